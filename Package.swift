@@ -1,0 +1,83 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Every target is compiled in Swift 6 mode with these settings on top.
+let common: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+/// For targets that are not made of C calls: every unsafe construct is marked `unsafe` where it stands.
+let safe: [SwiftSetting] = common + [.strictMemorySafety()]
+
+let package = Package(
+    name: "tproxy",
+    platforms: [.macOS(.v15)],
+    products: [.executable(name: "tproxy", targets: ["tproxy"])],
+    dependencies: [
+        // The command line: parsing, help and completion scripts. Only the arbiter's process ever touches it.
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        // The logging interface every Swift program shares; the handler is ours (Sources/Logs).
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+        // Errno with names and descriptions; typed throws carry it.
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.0"),
+        // Deque, for the bounded queues of the router client.
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    ],
+    targets: [
+        // Level 0
+        .target(name: "CLinux"),
+        .target(name: "Addressing", swiftSettings: safe),
+        // Level 1
+        .target(
+            name: "Linux",
+            dependencies: ["CLinux", "Addressing", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: common),
+        .target(name: "RouterProtocol", dependencies: ["Addressing"], swiftSettings: safe),
+        .target(name: "Config", dependencies: ["Addressing"], swiftSettings: safe),
+        // Level 2
+        .target(name: "Control", dependencies: ["Linux", "Config", "Addressing"], swiftSettings: safe),
+        .target(
+            name: "Logs", dependencies: ["Linux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: safe),
+        .target(name: "Reactor", dependencies: ["Linux"], swiftSettings: safe),
+        // Level 3
+        .target(
+            name: "Proxy",
+            dependencies: [
+                "Addressing", "Linux", "RouterProtocol", "Config", "Control", "Logs", "Reactor",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "DequeModule", package: "swift-collections"),
+            ],
+            swiftSettings: safe),
+        .target(
+            name: "Supervisor",
+            dependencies: [
+                "Addressing", "Linux", "Config", "Control", "Logs", "Reactor",
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: safe),
+        // Level 4
+        .executableTarget(
+            name: "tproxy",
+            dependencies: [
+                "Proxy", "Supervisor", "Config", "Control", "Logs", "Linux",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: common),
+        // Tests
+        .testTarget(name: "AddressingTests", dependencies: ["Addressing"], swiftSettings: common),
+        .testTarget(name: "LinuxTests", dependencies: ["Linux"], swiftSettings: common),
+        .testTarget(name: "RouterProtocolTests", dependencies: ["RouterProtocol"], swiftSettings: common),
+        .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: common),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "Linux"], swiftSettings: common),
+        .testTarget(name: "LogsTests", dependencies: ["Logs", "Linux"], swiftSettings: common),
+        .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
+        .testTarget(
+            name: "ProxyTests", dependencies: ["Proxy", "Linux", "RouterProtocol", "Reactor"], swiftSettings: common),
+        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Linux"], swiftSettings: common),
+        .testTarget(name: "ConformanceTests", dependencies: ["RouterProtocol"], swiftSettings: common),
+        .testTarget(name: "IntegrationTests", dependencies: ["Linux"], swiftSettings: common),
+    ]
+)
