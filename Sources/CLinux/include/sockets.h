@@ -1,10 +1,7 @@
 // Sockets, epoll, pipes, files.
 #ifndef CLINUX_SOCKETS_H
 #define CLINUX_SOCKETS_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
-#include <errno.h>
+
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -12,10 +9,18 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/types.h>
 #include <sys/un.h>
-#include <unistd.h>
+
+#ifndef _GNU_SOURCE
+int accept4(int socket, struct sockaddr *address, socklen_t *length, int flags);
+int pipe2(int ends[2], int flags);
+ssize_t splice(int from, int64_t *from_offset, int to, int64_t *to_offset, size_t count, unsigned int flags);
+#endif
+
+// fcntl(2) and splice(2), whose names need _GNU_SOURCE.
+enum { TP_F_SETPIPE_SZ = 1031, TP_F_GETPIPE_SZ = 1032 };
+enum { TP_SPLICE_F_MOVE = 1, TP_SPLICE_F_NONBLOCK = 2 };
 #endif

@@ -1,0 +1,77 @@
+// Pipes, the files they move, and the calls that move bytes without copying them through our memory.
+
+import CLinux
+import Glibc
+public import SystemPackage
+
+/// A kernel pipe for splice(2): both ends non-blocking.
+public struct Pipe: ~Copyable {
+    public let readEnd: Descriptor
+    public let writeEnd: Descriptor
+    /// What the kernel said it holds. Nominal: bytes in flight may be more, for it counts pages.
+    public let size: Int
+
+    /// Opens a pipe and asks for a size. Above a per-user limit the kernel gives less (pipe(7)): look at `size`.
+    /// The C functions are `pipe2` and `fcntl(F_SETPIPE_SZ)`.
+    public init(wantedSize: Int) throws(Errno) {
+        var raw: (Int32, Int32) = (-1, -1)
+        _ = try withUnsafeMutableBytes(of: &raw) { (bytes) throws(Errno) in
+            try check { pipe2(bytes.bindMemory(to: Int32.self).baseAddress, O_NONBLOCK | O_CLOEXEC) }
+        }
+        readEnd = Descriptor(owning: raw.0)
+        writeEnd = Descriptor(owning: raw.1)
+        _ = fcntl(raw.1, Int32(TP_F_SETPIPE_SZ), Int32(clamping: wantedSize))
+        size = max(0, Int(fcntl(raw.1, Int32(TP_F_GETPIPE_SZ))))
+    }
+}
+
+/// Calls that move bytes between descriptors inside the kernel.
+public enum Splice {
+    private static let flags = UInt32(TP_SPLICE_F_MOVE | TP_SPLICE_F_NONBLOCK)
+
+    /// Moves bytes from one descriptor to another, one of them a pipe. The C function is `splice`.
+    @inline(__always)
+    public static func move(from source: Int32, to target: Int32, count: Int) throws(Errno) -> Transfer {
+        try transfer { splice(source, nil, target, nil, count, flags) }
+    }
+
+    /// Sends a part of a file and advances `offset`. The C function is `sendfile`; its 0 means the file has ended.
+    public static func sendFile(
+        _ file: borrowing Descriptor, to socket: Int32, offset: inout UInt64, count: Int
+    ) throws(Errno) -> Transfer {
+        var position = off_t(clamping: offset)
+        let raw = file.raw
+        let result = try transfer { sendfile(socket, raw, &position, count) }
+        offset = UInt64(clamping: position)
+        return result
+    }
+}
+
+/// A regular file, opened with care: no FIFO, device or socket ever blocks or is answered with.
+public struct RegularFile: ~Copyable {
+    public let descriptor: Descriptor
+    /// Its size in bytes when it was opened.
+    public let size: UInt64
+
+    /// Why a file is not sent.
+    public enum Failure: Error, Equatable, Sendable {
+        case system(Errno)
+        case notRegular
+    }
+
+    /// Opens a file for reading. The C functions are `open` (with O_NONBLOCK, so that a FIFO cannot hold us) and `fstat`.
+    public init(path: String) throws(Failure) {
+        let raw = path.withCString { Glibc.open($0, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY) }
+        guard raw >= 0 else { throw .system(currentErrno()) }
+        try self.init(Descriptor(owning: raw))
+    }
+
+    /// Takes over an open file; anything but a regular file is refused and closed. The C function is `fstat`.
+    public init(_ descriptor: consuming Descriptor) throws(Failure) {
+        var status = stat()
+        guard fstat(descriptor.raw, &status) == 0 else { throw .system(currentErrno()) }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw .notRegular }
+        self.descriptor = descriptor
+        size = UInt64(clamping: status.st_size)
+    }
+}
