@@ -1,0 +1,134 @@
+// Every bound of the product in one place, each with its reason. At a bound we stop accepting or close one
+// connection; nothing grows. docs/limits.md says the same for people; a test compares the two.
+
+/// The bounds and defaults of tproxy. Computed and inlinable, so that a constant costs nothing across modules.
+public enum Limits {
+    // MARK: What the command line defaults to and allows
+
+    /// `--max-initial-bytes`: a TLS ClientHello, or the header of any HTTP request that a browser sends, fits many times.
+    @inlinable public static var initialBytesDefault: Int { 65_536 }
+    /// A question is six times as long at worst (`\u0000` for a byte), and a router reads it in one piece.
+    @inlinable public static var initialBytesMax: Int { 1_048_576 }
+    /// `-w`: one event loop carries a core; more is for more cores.
+    @inlinable public static var workersDefault: Int { 1 }
+    /// The scoreboard has this many slots for one generation.
+    @inlinable public static var workersMax: Int { 512 }
+    /// `--worker-connections`, as the classic had it.
+    @inlinable public static var workerConnectionsDefault: Int { 1000 }
+    /// Two descriptors each: what Linux gives one process at most by default (`fs.nr_open`, 1,048,576).
+    @inlinable public static var workerConnectionsMax: Int { 500_000 }
+    /// `--backlog`, as the classic had it; the kernel cuts it to `net.core.somaxconn`.
+    @inlinable public static var backlogDefault: Int { 2048 }
+    /// More would wait longer than any client does.
+    @inlinable public static var backlogMax: Int { 65_535 }
+    /// `-b`: each listener is one descriptor in the arbiter and in every worker.
+    @inlinable public static var listenersMax: Int { 64 }
+    /// `-t`: how old a worker's heartbeat may get, as the classic had it.
+    @inlinable public static var workerTimeoutMillisecondsDefault: Int { 30_000 }
+    /// `--verdict-timeout`: from accept to verdict, all questions of a connection together.
+    @inlinable public static var verdictTimeoutMillisecondsDefault: Int { 30_000 }
+    /// `--router-timeout`: one question.
+    @inlinable public static var routerTimeoutMillisecondsDefault: Int { 5_000 }
+    /// `--connect-timeout`: one remote with its name, all its addresses and its handshake.
+    @inlinable public static var connectTimeoutMillisecondsDefault: Int { 10_000 }
+    /// `--graceful-timeout`: what TERM and INT leave to open connections, as the classic had it.
+    @inlinable public static var gracefulTimeoutMillisecondsDefault: Int { 10_000 }
+    /// `--silence`: a client that speaks first has spoken by then.
+    @inlinable public static var silenceMillisecondsDefault: Int { 500 }
+    /// No timeout is longer than a day: beyond that it is a mistake, and sums of milliseconds stay small.
+    @inlinable public static var timeoutMillisecondsMax: Int { 86_400_000 }
+    /// `-n`: process titles have room for this much of it.
+    @inlinable public static var nameBytesMax: Int { 64 }
+
+    // MARK: The router
+
+    /// Questions open at a router that says nothing else in `hello`.
+    @inlinable public static var maxInFlightDefault: Int { 64 }
+    /// What a router may ask for in `hello`: more would only move the queue into its socket.
+    @inlinable public static var maxInFlightMax: Int { 65_536 }
+    /// A longer line from a router is a broken framing: it is replaced.
+    @inlinable public static var routerLineBytesMax: Int { 16_777_216 }
+    /// Beside the bytes, which take six characters each at worst, a question has this much for everything else.
+    @inlinable public static var questionOverheadBytes: Int { 65_536 }
+    /// Questions waiting for a free place at the router; beyond that the worker stops accepting.
+    @inlinable public static var waitingQuestionsMax: Int { 1024 }
+    /// A router that has not answered `hello` by then has failed to start.
+    @inlinable public static var helloTimeoutMilliseconds: Int { 10_000 }
+    /// The first pause between two starts of a failing router; it doubles.
+    @inlinable public static var routerBackoffMillisecondsMin: Int { 100 }
+    /// The last pause between two starts of a failing router.
+    @inlinable public static var routerBackoffMillisecondsMax: Int { 5_000 }
+    /// So long a router that was told to go has for its open answers before TERM, and again before KILL.
+    @inlinable public static var routerShutdownMilliseconds: Int { 5_000 }
+    /// Lines in a row that look like messages and are none: then the router is replaced.
+    @inlinable public static var strayLinesMax: Int { 10 }
+    /// `proxy_error` questions of one connection: failover in a circle ends.
+    @inlinable public static var errorQuestionsMax: Int { 16 }
+    /// Undecided answers of one connection after which it is asked about only every `slowQuestionMilliseconds`.
+    @inlinable public static var quickQuestionsMax: Int { 64 }
+    /// The pause between two questions about a client that sends byte by byte.
+    @inlinable public static var slowQuestionMilliseconds: Int { 50 }
+    /// `remotes`: candidates of one verdict.
+    @inlinable public static var remotesMax: Int { 64 }
+    /// How deep JSON from a router may be nested.
+    @inlinable public static var jsonDepthMax: Int { 64 }
+    /// A line of a router's stderr is cut here for the log.
+    @inlinable public static var routerErrorLineBytesMax: Int { 4096 }
+
+    // MARK: The data plane
+
+    /// Threads that wait in getaddrinfo(3), beside the loop.
+    @inlinable public static var resolverThreadsMax: Int { 4 }
+    /// Look-ups waiting for one of those threads; beyond that a connect fails with `dns`.
+    @inlinable public static var waitingLookupsMax: Int { 1024 }
+    /// Addresses of one name that are tried.
+    @inlinable public static var addressesMax: Int { 16 }
+    /// The pause before the next address is tried beside the one before it (RFC 8305 says 250 ms).
+    @inlinable public static var addressDelayMilliseconds: Int { 250 }
+    /// Pipes of one worker: the kernel gives an unprivileged user 64 of 1 MiB in all, then it makes them tiny.
+    @inlinable public static var pipesMax: Int { 64 }
+    /// A pipe of splice(2): `fs.pipe-max-size`, what Linux gives without privileges.
+    @inlinable public static var pipeBytes: Int { 1_048_576 }
+    /// A smaller pipe is slower than copying, and is given back.
+    @inlinable public static var pipeBytesUseful: Int { 65_536 }
+    /// What one flow may move before the others have their turn.
+    @inlinable public static var flowBytesPerTurn: Int { 524_288 }
+    /// One lent buffer: small ones cost twice the system calls.
+    @inlinable public static var bufferBytes: Int { 262_144 }
+    /// Buffers kept for the next use; what is beyond goes back to the allocator.
+    @inlinable public static var buffersKept: Int { 64 }
+    /// Accepts of one wake-up, so that the other workers get theirs.
+    @inlinable public static var acceptsPerTurn: Int { 4 }
+    /// The pause after accept(2) ran out of descriptors or memory.
+    @inlinable public static var acceptPauseMilliseconds: Int { 100 }
+    /// Descriptors of a worker beside its connections and pipes: listeners, router, log, epoll, control, a spare.
+    @inlinable public static var descriptorReserve: Int { 128 }
+    /// After an answer what the client still sends is read and dropped for this long, so that no reset eats the answer.
+    @inlinable public static var lingerMilliseconds: Int { 2_000 }
+    /// Bytes that are dropped in that time; a client that pours on is closed.
+    @inlinable public static var lingerBytesMax: Int { 16_777_216 }
+
+    // MARK: The logs
+
+    /// A line for people is cut here, at a character.
+    @inlinable public static var logLineBytesMax: Int { 8192 }
+    /// One value inside a line: what a client sends must not push the rest out.
+    @inlinable public static var logValueBytesMax: Int { 1024 }
+    /// The `note` of a verdict in the access line.
+    @inlinable public static var accessNoteBytesMax: Int { 256 }
+    /// Access lines gathered in one round of the loop; a full buffer is written at once.
+    @inlinable public static var accessBufferBytes: Int { 65_536 }
+    /// The same complaint is written at most once in this time, with the count of what was left out.
+    @inlinable public static var logPaceMilliseconds: Int { 1_000 }
+
+    // MARK: The arbiter
+
+    /// How long a process that was told to stop has before it is killed, beyond its own deadline.
+    @inlinable public static var killAfterMilliseconds: Int { 2_000 }
+    /// Tries to bind an address that is in use.
+    @inlinable public static var bindTries: Int { 5 }
+    /// The pause between two tries to bind.
+    @inlinable public static var bindPauseMilliseconds: Int { 1_000 }
+    /// How often a worker writes its heartbeat at least.
+    @inlinable public static var heartbeatMilliseconds: Int { 1_000 }
+}
