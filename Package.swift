@@ -40,7 +40,9 @@ let package = Package(
         .target(
             name: "Logs", dependencies: ["Linux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: safe),
-        .target(name: "Reactor", dependencies: ["Linux"], swiftSettings: safe),
+        .target(
+            name: "Reactor",
+            dependencies: ["CLinux", "Linux", .product(name: "SystemPackage", package: "swift-system")], swiftSettings: safe),
         // Level 3
         .target(
             name: "Proxy",

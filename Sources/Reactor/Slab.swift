@@ -3,7 +3,7 @@
 /// A slab of noncopyable values. A value is found by its slot and the generation of its slot.
 ///
 /// Memory grows by chunks and is kept: the most that was ever needed at once. The caller bounds that.
-public struct Slab<Element: ~Copyable>: ~Copyable {
+@safe public struct Slab<Element: ~Copyable>: ~Copyable {
     private struct Slot {
         var generation: UInt32
         /// Whether the element's memory holds a value.
@@ -14,7 +14,7 @@ public struct Slab<Element: ~Copyable>: ~Copyable {
     private static var chunkSize: UInt32 { 256 }
     private static var none: UInt32 { .max }
 
-    private var chunks: [UnsafeMutablePointer<Element>] = []
+    private var chunks: [UnsafeMutablePointer<Element>] = unsafe []
     private var slots: [Slot] = []
     private var firstFree: UInt32 = Slab.none
     /// How many values there are.
@@ -92,6 +92,6 @@ public struct Slab<Element: ~Copyable>: ~Copyable {
 
     deinit {
         for index in slots.indices where slots[index].isTaken { unsafe pointer(UInt32(index)).deinitialize(count: 1) }
-        for chunk in unsafe chunks { unsafe chunk.deallocate() }
+        for index in unsafe chunks.indices { unsafe chunks[index].deallocate() }
     }
 }
