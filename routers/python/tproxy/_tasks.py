@@ -1,0 +1,155 @@
+"""``async def proxy``: a task for each question, on the loop that reads the wire."""
+
+import asyncio
+import socket
+import sys
+import time
+from collections import deque
+from typing import Any, Coroutine, Deque, Dict, Optional, Tuple
+
+from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, result_line
+from ._verdict import Attachment
+from ._wire import Wire
+
+#: Flags are set for each call: O_NONBLOCK would be seen by other processes that hold the socket.
+DONTWAIT = socket.MSG_DONTWAIT
+
+
+def serve_tasks(router: Router, wire: Wire) -> None:
+    asyncio.run(Tasks(router, wire).serve())
+
+
+class Tasks:
+    def __init__(self, router: Router, wire: Wire) -> None:
+        self._router = router
+        self._wire = wire
+        self._tasks: Dict[Any, "asyncio.Task[None]"] = {}
+        #: What is to be written: texts that may be joined, and descriptors with a line of their own.
+        self._waiting: Deque[Tuple[str, Optional[Attachment]]] = deque()
+        #: What the socket did not take yet, and the descriptor that goes with its first byte.
+        self._unsent: "memoryview" = memoryview(b"")
+        self._unsent_attachment: Optional[Attachment] = None
+        self._is_flush_due = False
+        self._is_writer = False
+
+    async def serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended: "asyncio.Future[None]" = self._loop.create_future()
+        fd = self._wire.sock.fileno()
+        self._loop.add_reader(fd, self._read)
+        await self._ended
+        self._loop.remove_reader(fd)
+        tasks = list(self._tasks.values())
+        if self._wire.is_hung_up():
+            for task in tasks:  # nobody is there to hear the rest
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._flush()
+        while (self._unsent or self._waiting) and not self._wire.is_hung_up():
+            await asyncio.sleep(0.01)
+
+    def _read(self) -> None:
+        messages = self._wire.read(DONTWAIT)
+        received = time.monotonic()
+        for message in messages:
+            left = cancelled_id(message)
+            if left is not None:
+                task = self._tasks.get(left)
+                if task is not None:
+                    task.cancel()
+            elif self._router.is_question(message):
+                self._start(message["id"], self._answer(message, received))
+            else:
+                text = self._router.other(message)
+                if text:
+                    self._put(text)
+        if self._wire.ended:
+            self._end()
+
+    def _start(self, ident: Any, answer: "Coroutine[Any, Any, None]") -> None:
+        task: "asyncio.Task[None]"
+        if sys.version_info >= (3, 12):
+            # Most functions do not wait at all: these are answered here and now.
+            task = asyncio.Task(answer, loop=self._loop, eager_start=True)
+            if task.done():
+                return
+        else:
+            task = self._loop.create_task(answer)
+        self._tasks[ident] = task
+        task.add_done_callback(lambda _: self._finished(ident, task))
+
+    def _finished(self, ident: Any, task: "asyncio.Task[None]") -> None:
+        self._tasks.pop(ident, None)
+        if task.cancelled():
+            self._put(cancelled_line(ident))  # before it had started
+        elif task.exception() is not None:
+            raise SystemExit(1)
+
+    async def _answer(self, message: Any, received: float) -> None:
+        ident, method = message["id"], message["method"]
+        attachment = None
+        try:
+            returned = self._router.call(method, message["params"], received)
+            if hasattr(returned, "__await__"):
+                returned = await returned
+            text, attachment = answer_text(method, returned)
+            text = result_line(ident, text)
+        except asyncio.CancelledError:
+            text = cancelled_line(ident)
+        except Exception as error:
+            text = failure_line(ident, error)
+        self._put(text, attachment)
+
+    def _put(self, text: str, attachment: Optional[Attachment] = None) -> None:
+        self._waiting.append((text, attachment))
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what has gathered in this turn of the loop; what the socket does not take, later."""
+        self._is_flush_due = False
+        try:
+            while self._unsent or self._waiting:
+                if not self._unsent:
+                    self._gather()
+                if self._unsent_attachment is not None:
+                    sent = self._wire.send_with(self._unsent, self._unsent_attachment, DONTWAIT)
+                    self._unsent_attachment.close()
+                    self._unsent_attachment = None
+                else:
+                    sent = self._wire.sock.send(self._unsent, DONTWAIT)
+                self._unsent = self._unsent[sent:]
+        except BlockingIOError:
+            if not self._is_writer:
+                self._is_writer = True
+                self._loop.add_writer(self._wire.sock.fileno(), self._flush)
+            return
+        except ConnectionError:
+            self._unsent = memoryview(b"")
+            self._waiting.clear()
+            self._end()
+        if self._is_writer:
+            self._is_writer = False
+            self._loop.remove_writer(self._wire.sock.fileno())
+
+    def _gather(self) -> None:
+        """Take the next write: one line with its descriptor, or all lines up to the next such."""
+        lines = []
+        while self._waiting:
+            text, attachment = self._waiting[0]
+            if attachment is not None:
+                if not lines:
+                    self._waiting.popleft()
+                    lines.append(text)
+                    self._unsent_attachment = attachment
+                break
+            self._waiting.popleft()
+            lines.append(text)
+        self._unsent = memoryview("".join(lines).encode())
+
+    def _end(self) -> None:
+        self._wire.ended = True
+        if not self._ended.done():
+            self._ended.set_result(None)

@@ -1,0 +1,233 @@
+"""Verdicts: from what ``proxy()`` returned to the JSON text of an answer.
+
+Connection bytes travel as JSON strings with one character per byte (U+0000 to U+00FF), which is
+what Python calls latin-1.
+"""
+
+import json
+import os
+from collections.abc import Mapping as AbstractMapping
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, TypedDict, Union
+
+#: Bytes for a client or a remote. A ``str`` is taken as latin-1.
+ByteString = Union[bytes, bytearray, memoryview, str]
+
+#: ``"host:port"``, ``"[v6]:port"``, ``"unix:/path"`` or ``(host, port)``.
+Remote = Union[str, bytes, Tuple[Union[str, bytes], Union[int, str]], List[Union[str, int]]]
+
+
+class Verdict(TypedDict, total=False):
+    """The keys of a verdict, for type checkers; a plain dict does as well."""
+
+    remote: Remote
+    remotes: Iterable[Remote]
+    data: Union[ByteString, Iterable[ByteString]]
+    reply: Union[ByteString, Iterable[ByteString]]
+    reply_when: str
+    close: Union[bool, ByteString, Iterable[ByteString]]
+    reset: bool
+    file: Union[str, bytes, int, "os.PathLike[str]", "os.PathLike[bytes]", Any]
+    offset: int
+    nbytes: int
+    wait: int
+    consume: int
+    state: Any
+    connect_timeout: float
+    inactivity_timeout: float
+    extra: Any
+    bind: str
+    tags: List[str]
+    note: str
+
+
+#: A longer line than this is a broken router to tproxy, so one verdict may not grow that long.
+LINE_BYTES_MAX = 16 * 1024 * 1024
+
+#: JSON text of any value. Characters stay as they are: two bytes for a byte above 0x7f, not six.
+json_text: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False
+).encode
+
+
+class Attachment:
+    """A descriptor on its way to tproxy. It is tproxy's from then on, so our copy is closed."""
+
+    __slots__ = ("fd", "_owner")
+
+    def __init__(self, fd: int, owner: Any) -> None:
+        self.fd = fd
+        self._owner = owner
+
+    def close(self) -> None:
+        try:
+            if self._owner is None:
+                os.close(self.fd)
+            else:
+                self._owner.close()
+        except OSError:
+            pass
+
+
+def encode(verdict: Any, asked: str = "proxy") -> Tuple[str, Optional[Attachment]]:
+    """The JSON text of a verdict, and the descriptor to send along with it.
+
+    Raises TypeError or ValueError, whose text names the key that is wrong. A descriptor in a
+    verdict that is refused is closed: who returned it has no use for it any more.
+    """
+    if verdict is None:
+        return "null", None
+    if not isinstance(verdict, AbstractMapping):
+        raise TypeError(f"{asked}() must return a dict or None, not {described(verdict)}")
+    attachment = attached(verdict)
+    try:
+        text = "{" + ",".join(members(verdict, attachment)) + "}"
+        if len(text) * 2 > LINE_BYTES_MAX - 1024 and len(text.encode()) > LINE_BYTES_MAX - 1024:
+            raise ValueError(f"the verdict is longer than tproxy reads ({LINE_BYTES_MAX} bytes); use 'file'")
+        if not text.isascii():
+            text.encode()
+    except BaseException:
+        if attachment is not None:
+            attachment.close()
+        raise
+    return text, attachment
+
+
+def described(value: Any) -> str:
+    if hasattr(value, "__await__"):
+        return "something to await (make the function itself 'async def')"
+    return type(value).__name__
+
+
+def members(verdict: Mapping[Any, Any], attachment: Optional[Attachment]) -> Iterable[str]:
+    for key, value in verdict.items():
+        if type(key) is not str:
+            raise TypeError(f"the key {key!r} is not a str")
+        if key == "attached":
+            raise ValueError("attached: this key belongs to the tproxy package")
+        if value is None:
+            yield json_text(key) + ":null"
+        elif key == "file":
+            if attachment is not None:
+                if not is_decided_before_file(verdict):
+                    yield f'"file":{attachment.fd},"attached":true'
+            else:
+                yield '"file":' + json_text(os.fsdecode(value))
+        else:
+            convert = CONVERSIONS.get(key)
+            if convert is not None:
+                value = convert(key, value)
+            yield json_text(key) + ":" + value_json(key, value)
+
+
+def value_json(key: str, value: Any) -> str:
+    try:
+        return json_text(value)
+    except (TypeError, ValueError) as error:
+        # From None: where in the json module it happened tells the user nothing.
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{key}: {error}") from None
+
+
+def is_decided_before_file(verdict: Mapping[Any, Any]) -> bool:
+    """Remote and close come before file. A descriptor beside them must not be sent: tproxy
+    would not expect it."""
+    return any(verdict.get(key) not in (None, False) for key in ("remote", "remotes", "close"))
+
+
+def attached(verdict: Mapping[Any, Any]) -> Optional[Attachment]:
+    """The descriptor in a verdict, if its ``file`` is one and not a path."""
+    value = verdict.get("file")
+    if value is None or isinstance(value, (str, bytes, os.PathLike)):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        fd, owner = int(value), None
+    elif callable(getattr(value, "fileno", None)):
+        fd, owner = value.fileno(), value
+        flush = getattr(value, "flush", None)
+        if callable(flush):
+            flush()  # what a script has just written to a temporary file counts
+    else:
+        raise TypeError(f"file: a path, a descriptor or an open file is needed, not {type(value).__name__}")
+    if fd < 3:
+        raise ValueError(f"file: {fd} is no descriptor that can be given away")
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"file: descriptor {fd} is not open") from error
+    return Attachment(fd, owner)
+
+
+def byte_text(key: str, value: Any) -> str:
+    """Bytes as the text that stands for them: one character per byte."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, str):
+        return latin1_text(key, value)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value).decode("latin-1")
+    if callable(getattr(value, "read", None)):
+        return chunk_text(key, value.read())
+    if isinstance(value, AbstractMapping) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{key}: bytes are needed, not {described(value)}")
+    chunks: List[str] = []
+    length = 0
+    for chunk in value:
+        text = chunk_text(key, chunk)
+        chunks.append(text)
+        length += len(text)
+        if length > LINE_BYTES_MAX:  # an endless generator must not fill the memory
+            raise ValueError(f"{key}: more than {LINE_BYTES_MAX} bytes; use 'file'")
+    return "".join(chunks)
+
+
+def chunk_text(key: str, value: Any) -> str:
+    if not isinstance(value, (bytes, str, bytearray, memoryview)):
+        raise TypeError(f"{key}: a chunk must be bytes, not {described(value)}")
+    return byte_text(key, value)
+
+
+def latin1_text(key: str, value: str) -> str:
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{key}: the character U+{ord(value[error.start]):04X} at {error.start} is no byte (above U+00FF); "
+            "give bytes, as in text.encode('utf-8')"
+        ) from None
+    return value
+
+
+def close_json(key: str, value: Any) -> Any:
+    return value if isinstance(value, bool) else byte_text(key, value)
+
+
+def remote_json(key: str, value: Any) -> Any:
+    """A remote as tproxy reads it: a text, or a pair of a text and a number."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("latin-1")
+    # Four values are what getaddrinfo() gives for IPv6.
+    if isinstance(value, (tuple, list)) and len(value) in (2, 4):
+        host, port = value[0], value[1]
+        if isinstance(host, (bytes, bytearray)):
+            host = host.decode("latin-1")
+        if isinstance(port, (str, bytes)) and port.isdigit():
+            port = int(port)
+        if isinstance(host, str) and isinstance(port, int) and not isinstance(port, bool):
+            return [host, port]
+    raise TypeError(f"{key}: 'host:port' or (host, port) is needed, not {value!r:.100}")
+
+
+def remotes_json(key: str, value: Any) -> Any:
+    if isinstance(value, (str, bytes, AbstractMapping)) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{key}: a list of remotes is needed, not {value!r:.100}")
+    return [remote_json(key, remote) for remote in value]
+
+
+CONVERSIONS: Dict[str, Callable[[str, Any], Any]] = {
+    "remote": remote_json,
+    "remotes": remotes_json,
+    "data": byte_text,
+    "reply": byte_text,
+    "close": close_json,
+}
