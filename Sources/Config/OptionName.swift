@@ -1,0 +1,143 @@
+// The options of the command line as data: what each is called, here and in the environment, and what it takes. The
+// command, its help, the messages and the README's table all come from here.
+
+import Addressing
+
+/// An option of the command line. Its raw value is its long name.
+public enum OptionName: String, Sendable, CaseIterable {
+    case router
+    case bind
+    case backlog
+    case workers
+    case workerConnections = "worker-connections"
+    case timeout
+    case name
+    case maxInitialBytes = "max-initial-bytes"
+    case verdictTimeout = "verdict-timeout"
+    case routerTimeout = "router-timeout"
+    case connectTimeout = "connect-timeout"
+    case gracefulTimeout = "graceful-timeout"
+    case silence
+    case fallback
+    case logFile = "log-file"
+    case logLevel = "log-level"
+    case accessLog = "access-log"
+
+    /// The letter, where the classic had one.
+    public var letter: Character? {
+        switch self {
+        case .bind: "b"
+        case .workers: "w"
+        case .timeout: "t"
+        case .name: "n"
+        default: nil
+        }
+    }
+
+    /// As people see it: `-w/--workers`.
+    public var spelled: String {
+        letter.map { "-\($0)/--\(rawValue)" } ?? "--\(rawValue)"
+    }
+
+    /// The variable that stands in for it when it is not given.
+    public var environment: String {
+        "TPROXY_" + String(rawValue.map { $0 == "-" ? "_" : $0 }).uppercased()
+    }
+
+    /// What stands for its value in the help.
+    public var placeholder: String {
+        switch self {
+        case .router: "command"
+        case .bind, .fallback: "address"
+        case .backlog, .workers, .workerConnections: "number"
+        case .timeout, .verdictTimeout, .routerTimeout, .connectTimeout, .gracefulTimeout: "seconds"
+        case .silence: "milliseconds"
+        case .name: "name"
+        case .maxInitialBytes: "bytes"
+        case .logFile, .accessLog: "file"
+        case .logLevel: "level"
+        }
+    }
+
+    /// Its default as it would be written, nil when there is none.
+    public var standard: String? {
+        switch self {
+        case .router, .fallback, .accessLog: nil
+        case .bind: BindAddress.standard.description
+        case .backlog: String(Limits.backlogDefault)
+        case .workers: String(Limits.workersDefault)
+        case .workerConnections: String(Limits.workerConnectionsDefault)
+        case .timeout: Self.seconds(Limits.workerTimeoutMillisecondsDefault)
+        case .name: "the script's name"
+        case .maxInitialBytes: String(Limits.initialBytesDefault)
+        case .verdictTimeout: Self.seconds(Limits.verdictTimeoutMillisecondsDefault)
+        case .routerTimeout: Self.seconds(Limits.routerTimeoutMillisecondsDefault)
+        case .connectTimeout: Self.seconds(Limits.connectTimeoutMillisecondsDefault)
+        case .gracefulTimeout: Self.seconds(Limits.gracefulTimeoutMillisecondsDefault)
+        case .silence: String(Limits.silenceMillisecondsDefault)
+        case .logFile: Settings.standardError
+        case .logLevel: LogLevel.info.rawValue
+        }
+    }
+
+    /// One sentence for the help.
+    public var about: String {
+        switch self {
+        case .router: "Start this program as the router; it is split like a shell would, and no shell is run."
+        case .bind:
+            "Listen here: PORT (on 127.0.0.1), :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N. May be given again."
+        case .backlog: "Connections that may wait to be accepted."
+        case .workers: "Worker processes."
+        case .workerConnections: "Connections that a worker has at once; beyond that they wait."
+        case .timeout: "Kill and replace a worker that has been stuck for so long; 0 is never."
+        case .name: "The name in process titles."
+        case .maxInitialBytes: "Bytes that a client may send before its verdict."
+        case .verdictTimeout: "From accept to verdict, all questions together."
+        case .routerTimeout: "For the answer to one question."
+        case .connectTimeout: "For reaching one remote, its name and all its addresses included."
+        case .gracefulTimeout: "What TERM and INT leave to open connections; QUIT has no limit."
+        case .silence: "Tell a router that asked for it when a client has said nothing for so long."
+        case .fallback: "Where connections go that get no verdict: no router, too late, overload, router error."
+        case .logFile: "The log; - is standard error."
+        case .logLevel: "The least important message to write: debug, info, warning, error or critical."
+        case .accessLog: "One line for each connection; - is standard error. Off unless given."
+        }
+    }
+
+    private static func seconds(_ milliseconds: Int) -> String {
+        let (whole, rest) = milliseconds.quotientAndRemainder(dividingBy: 1000)
+        return rest == 0 ? String(whole) : "\(whole).\(rest)"
+    }
+}
+
+/// An option that users of the classic or readers of its manual know and that this version does not have: refused by name,
+/// for an option that is ignored (`--user`) can be worse than an error.
+public enum AbsentOption: String, Sendable, CaseIterable {
+    case daemon, pid, user, group, umask, config
+    case logConfig = "log-config"
+    case admin
+    case sslKeyfile = "ssl-keyfile"
+    case sslCertfile = "ssl-certfile"
+    case sslCACerts = "ssl-ca-certs"
+    case sslCertReqs = "ssl-cert-reqs"
+
+    public var letter: Character? {
+        switch self {
+        case .daemon: "D"
+        case .pid: "p"
+        case .user: "u"
+        case .group: "g"
+        case .umask: "m"
+        case .config: "c"
+        default: nil
+        }
+    }
+
+    public var spelled: String {
+        letter.map { "-\($0)/--\(rawValue)" } ?? "--\(rawValue)"
+    }
+
+    public var environment: String {
+        "TPROXY_" + String(rawValue.map { $0 == "-" ? "_" : $0 }).uppercased()
+    }
+}

@@ -1,0 +1,5 @@
+/// What this program calls itself.
+public enum Product {
+    /// Told by `--version` and to routers in `hello`; the newest heading of CHANGELOG.md.
+    public static let version = "0.1.0"
+}

@@ -1,0 +1,194 @@
+// Makes Settings of texts: the command line's, else the environment's, else the default. The first value that is not
+// allowed ends it with one line that names the option, the value and what is allowed.
+
+import Addressing
+
+/// A value that is not allowed.
+public struct OptionError: Error, Equatable, CustomStringConvertible {
+    /// As it was given: `-w/--workers` or `TPROXY_WORKERS`.
+    public var option: String
+    /// The value, nil when the trouble is that there is one, or none.
+    public var value: String?
+    /// What is allowed, or what is wrong.
+    public var reason: String
+
+    public init(option: String, value: String?, reason: String) {
+        (self.option, self.value, self.reason) = (option, value, reason)
+    }
+
+    /// One line, whatever the value holds.
+    public var description: String {
+        guard let value else { return "\(option) \(reason)" }
+        var shown = ""
+        for scalar in value.unicodeScalars.prefix(80) {
+            shown += scalar.value < 0x20 || scalar.value == 0x7f ? scalar.escaped(asASCII: true) : String(scalar)
+        }
+        return "\(option) '\(shown)': \(reason)"
+    }
+}
+
+/// Reads options from the two places they can stand in.
+public struct SettingsReader {
+    private let commandLine: [OptionName: [String]]
+    private let environment: [String: String]
+
+    /// `commandLine` has the values of each option that was given, in order. An empty variable is an unset one.
+    public init(commandLine: [OptionName: [String]], environment: [String: String]) {
+        self.commandLine = commandLine
+        self.environment = environment
+    }
+
+    /// An option's value and the name under which it was given.
+    public struct Given: Equatable {
+        public var text: String
+        public var source: String
+
+        /// The error that this value is.
+        public func refused(_ reason: String) -> OptionError {
+            OptionError(option: source, value: text, reason: reason)
+        }
+    }
+
+    /// The value of an option that counts once: the last one given.
+    public func value(_ option: OptionName) -> Given? {
+        if let text = commandLine[option]?.last { return Given(text: text, source: option.spelled) }
+        guard let text = environment[option.environment], !text.isEmpty else { return nil }
+        return Given(text: text, source: option.environment)
+    }
+
+    /// All settings. `script` is what the name in process titles comes from when there is no `-n`.
+    public func settings(router: RouterSpec, script: String) throws(OptionError) -> Settings {
+        var settings = Settings(name: try name(script: script), router: router)
+        settings.binds = try binds()
+        settings.backlog = try number(.backlog, 1...Limits.backlogMax) ?? settings.backlog
+        settings.workers = try number(.workers, 1...Limits.workersMax) ?? settings.workers
+        settings.workerConnections =
+            try number(.workerConnections, 1...Limits.workerConnectionsMax) ?? settings.workerConnections
+        settings.workerTimeoutMilliseconds =
+            try seconds(.timeout, from: 0) ?? settings.workerTimeoutMilliseconds
+        settings.maxInitialBytes = try number(.maxInitialBytes, 1...Limits.initialBytesMax) ?? settings.maxInitialBytes
+        settings.verdictTimeoutMilliseconds =
+            try seconds(.verdictTimeout, from: 1) ?? settings.verdictTimeoutMilliseconds
+        settings.routerTimeoutMilliseconds = try seconds(.routerTimeout, from: 1) ?? settings.routerTimeoutMilliseconds
+        settings.connectTimeoutMilliseconds =
+            try seconds(.connectTimeout, from: 1) ?? settings.connectTimeoutMilliseconds
+        settings.gracefulTimeoutMilliseconds =
+            try seconds(.gracefulTimeout, from: 0) ?? settings.gracefulTimeoutMilliseconds
+        settings.silenceMilliseconds =
+            try number(.silence, 1...Limits.timeoutMillisecondsMax) ?? settings.silenceMilliseconds
+        settings.fallback = try fallback()
+        settings.logFile = try path(.logFile) ?? settings.logFile
+        settings.logLevel = try logLevel() ?? settings.logLevel
+        settings.accessLog = try path(.accessLog)
+        return settings
+    }
+
+    private func binds() throws(OptionError) -> [BindAddress] {
+        let option = OptionName.bind
+        var given = (commandLine[option] ?? []).map { Given(text: $0, source: option.spelled) }
+        if given.isEmpty, let text = environment[option.environment], !text.isEmpty {
+            given = text.split(separator: ",", omittingEmptySubsequences: false)
+                .map { Given(text: String($0), source: option.environment) }
+        }
+        guard !given.isEmpty else { return [.standard] }
+        guard given.count <= Limits.listenersMax else {
+            throw OptionError(option: option.spelled, value: nil, reason: "may be given \(Limits.listenersMax) times")
+        }
+        var binds: [BindAddress] = []
+        for one in given {
+            if one.text.hasPrefix("tls://") { throw one.refused("tls:// is not available in this version") }
+            guard let bind = BindAddress(one.text) else { throw one.refused("expected \(BindAddress.allowed)") }
+            guard !binds.contains(bind) || bind.isEphemeral else { throw one.refused("it is given twice") }
+            binds.append(bind)
+        }
+        return binds
+    }
+
+    private func name(script: String) throws(OptionError) -> String {
+        guard let given = value(.name) else {
+            let printable = script.unicodeScalars.filter { $0.value >= 0x20 && $0.value != 0x7f }
+            return String(String.UnicodeScalarView(printable)).cut(toBytes: Limits.nameBytesMax)
+        }
+        guard (1...Limits.nameBytesMax).contains(given.text.utf8.count),
+            given.text.unicodeScalars.allSatisfy({ $0.value >= 0x20 && $0.value != 0x7f })
+        else { throw given.refused("expected 1 to \(Limits.nameBytesMax) bytes without control characters") }
+        return given.text
+    }
+
+    private func number(_ option: OptionName, _ allowed: ClosedRange<Int>) throws(OptionError) -> Int? {
+        guard let given = value(option) else { return nil }
+        guard given.text.utf8.allSatisfy(\.isDigit), let number = Int(given.text), allowed.contains(number)
+        else { throw given.refused("expected a whole number, \(allowed.lowerBound) to \(allowed.upperBound)") }
+        return number
+    }
+
+    /// Reads seconds, with up to three decimals, as milliseconds from `least` on.
+    private func seconds(_ option: OptionName, from least: Int) throws(OptionError) -> Int? {
+        guard let given = value(option) else { return nil }
+        guard let milliseconds = Self.milliseconds(given.text), milliseconds >= least,
+            milliseconds <= Limits.timeoutMillisecondsMax
+        else {
+            let lowest = least == 0 ? "0" : "0.001"
+            throw given.refused("expected seconds, \(lowest) to \(Limits.timeoutMillisecondsMax / 1000)")
+        }
+        return milliseconds
+    }
+
+    /// `1`, `1.5`, `.25` or `1.` as milliseconds; nil for anything else.
+    static func milliseconds(_ text: String) -> Int? {
+        let parts = text.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
+        let whole = parts.first ?? ""
+        let fraction = parts.count > 1 ? parts[1] : ""
+        guard whole.utf8.count + fraction.utf8.count > 0, whole.utf8.count <= 9, fraction.utf8.count <= 3,
+            whole.utf8.allSatisfy(\.isDigit), fraction.utf8.allSatisfy(\.isDigit)
+        else { return nil }
+        let padded = fraction + String(repeating: "0", count: 3 - fraction.utf8.count)
+        guard let seconds = whole.isEmpty ? 0 : Int(whole), let rest = Int(padded) else { return nil }
+        return seconds * 1000 + rest
+    }
+
+    private func fallback() throws(OptionError) -> Endpoint? {
+        guard let given = value(.fallback) else { return nil }
+        guard let endpoint = Endpoint(given.text) else {
+            throw given.refused("expected HOST:PORT, [V6]:PORT or unix:PATH")
+        }
+        return endpoint
+    }
+
+    private func path(_ option: OptionName) throws(OptionError) -> String? {
+        guard let given = value(option) else { return nil }
+        guard !given.text.isEmpty, !given.text.utf8.contains(0) else { throw given.refused("expected a path or -") }
+        return given.text
+    }
+
+    private func logLevel() throws(OptionError) -> LogLevel? {
+        guard let given = value(.logLevel) else { return nil }
+        guard let level = LogLevel(rawValue: given.text.lowercased()) else {
+            throw given.refused("expected " + LogLevel.allCases.map(\.rawValue).joined(separator: ", "))
+        }
+        return level
+    }
+}
+
+extension BindAddress {
+    /// Whether the kernel chooses the port, so that the same text twice is two listeners.
+    fileprivate var isEphemeral: Bool {
+        switch self {
+        case .ipv4(_, let port), .ipv6(_, let port), .name(_, let port): port == 0
+        case .unix, .descriptor: false
+        }
+    }
+}
+
+extension UInt8 {
+    fileprivate var isDigit: Bool { self >= UInt8(ascii: "0") && self <= UInt8(ascii: "9") }
+}
+
+extension String {
+    /// The longest prefix of whole characters in so many bytes.
+    fileprivate func cut(toBytes most: Int) -> String {
+        var cut = self
+        while cut.utf8.count > most { cut.removeLast() }
+        return cut
+    }
+}
