@@ -1,0 +1,228 @@
+// What goes into `Routers` and comes out of it: values without references, so that moving them costs nothing.
+
+/// Names one router process (later: one connection to a router) for the worker's life; never reused.
+struct RouterID: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
+    let number: UInt64
+    /// No router.
+    static let none = RouterID(number: 0)
+
+    var description: String { "\(number)" }
+}
+
+/// How a router came to be.
+enum RouterKind: UInt8, Sendable, BitwiseCopyable {
+    /// Started by the worker, which talks to it over its standard input and output.
+    case process
+}
+
+/// What a router said of itself in answer to `hello`.
+struct RouterAbilities: Equatable, Sendable, BitwiseCopyable {
+    /// Questions it wants open at once; 1 makes a blocking script correct.
+    var maxInFlight = 64
+    /// It implements `proxy_error`.
+    var answersProxyError = false
+    /// It wants to hear that an answer is no longer needed.
+    var wantsCancel = false
+    /// It wants to hear that it is to leave.
+    var wantsShutdown = false
+}
+
+/// Every bound of `Routers`. Durations are milliseconds.
+struct RouterLimits: Sendable {
+    /// Questions held in all: one per connection, so a worker's connections. Beyond it `ask` refuses.
+    var questionsMax = 1000
+    /// Questions in the queue at which the worker is told to accept no more.
+    var waitingMax = 512
+    /// What a router may claim as its own maximum; its index is as large.
+    var inFlightMax = 4096
+    /// A router's time for one question, from the moment it is put to it.
+    var routerTimeoutMilliseconds: Int64 = 5000
+    /// A question's time in the queue. More than twice the router's, so that whoever queues behind a wedged router outlives
+    /// its discovery and the start of the next one.
+    var waitingTimeoutMilliseconds: Int64 = 15_000
+    /// How far `progress` can move a deadline, from the moment the question was put.
+    var progressMaxMilliseconds: Int64 = 30_000
+    /// A router's time to answer `hello`, from the spawn.
+    var helloTimeoutMilliseconds: Int64 = 10_000
+    /// How long we wait for the exit status of a new router that closed its socket: it is the better reason.
+    var exitStatusTimeoutMilliseconds: Int64 = 250
+    /// From `shutdown` and the end of its input to TERM, from there to KILL, from there to giving it up.
+    var shutdownTimeoutMilliseconds: Int64 = 5000
+    var terminateTimeoutMilliseconds: Int64 = 2000
+    var killTimeoutMilliseconds: Int64 = 5000
+    /// The second restart without an answer in between waits for the first of these, each further one twice as long.
+    var restartDelayMinMilliseconds: Int64 = 100
+    var restartDelayMaxMilliseconds: Int64 = 5000
+    /// Router processes of one worker, those that are leaving included. A bound for reloads in bursts.
+    var livesMax = 8
+    /// How often a question is put again because its router died. Once: who sees two deaths may be their cause.
+    var replaysMax: UInt8 = 1
+}
+
+/// Why a question ends without a verdict.
+enum QuestionFailure: UInt8, Sendable, BitwiseCopyable {
+    /// The router did not answer in time; it answers others.
+    case deadline
+    /// It waited its time out and no router was there, or none will be.
+    case noRouter
+    /// It waited its time out behind others, or there was no room to wait.
+    case overloaded
+    /// It was open when a router died, and again when the next one did.
+    case routersDied
+    /// The router does not implement this kind of question.
+    case notImplemented
+}
+
+/// How a router ended, or why it has to. The worker reports the first six.
+enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
+    /// The process is gone: its exit status, or the signal that ended it.
+    case exited(Int32)
+    case signalled(Int32)
+    /// There never was a process: the errno.
+    case spawnFailed(Int32)
+    /// It closed its socket.
+    case closed
+    /// What it writes is no protocol: a line without end, or nothing but garbage. The link has logged the details.
+    case brokenFraming
+    /// It answered `hello` with something we must refuse. The link has logged the details.
+    case badGreeting
+    /// It did not answer `hello` in so many milliseconds.
+    case noGreeting(Int64)
+    /// It was asked and wrote nothing for so many milliseconds.
+    case wedged(Int64)
+
+    /// Nothing is left that could be sent a signal.
+    var processIsGone: Bool {
+        switch self {
+        case .exited, .signalled, .spawnFailed: true
+        case .closed, .brokenFraming, .badGreeting, .noGreeting, .wedged: false
+        }
+    }
+
+    var description: String {
+        switch self {
+        case .exited(let status): "exited with status \(status)"
+        case .signalled(let signal): "was ended by signal \(signal)"
+        case .spawnFailed(let errno): "could not be started (errno \(errno))"
+        case .closed: "closed its socket"
+        case .brokenFraming: "wrote what is not the protocol"
+        case .badGreeting: "answered hello with something that cannot be used"
+        case .noGreeting(let milliseconds):
+            "did not answer hello within \(milliseconds) ms: it has to read standard input line by line, to answer every "
+                + "line that has an id, and to flush what it prints"
+        case .wedged(let milliseconds): "was asked and wrote nothing for \(milliseconds) ms"
+        }
+    }
+}
+
+/// What the worker has to do, in this order.
+enum RouterAction: Equatable, Sendable, BitwiseCopyable {
+    /// Start a router, greet it, and report `greeted` or `died`.
+    case spawn(RouterID, RouterKind, generation: Int)
+    /// Write a question to the router, from what the asker's connection holds.
+    case send(QuestionToSend)
+    /// Tell the router that the answer is no longer needed.
+    case cancel(RouterID, id: UInt64, Asker)
+    /// End the router's input, after the `shutdown` notification if it is to be told.
+    case shutdown(RouterID, told: Bool)
+    /// TERM, then KILL, to its process group.
+    case terminate(RouterID)
+    case kill(RouterID)
+    /// Close everything of it: nothing more will be said about it. Its process may still have to be reaped.
+    case release(RouterID)
+    /// Its question ends without a verdict.
+    case fail(Asker, QuestionFailure)
+    /// The first router ever has answered `hello`: the worker may accept.
+    case ready
+    /// The first router ever did not come up: the worker has to leave. No further router is started.
+    case bootFailed(RouterEnd)
+    /// The answer to `reload`: a new generation decides; or the old one stays.
+    case reloaded(generation: Int)
+    case reloadFailed(RouterEnd)
+    /// The answer to `drain`: no router is left.
+    case drained
+    /// Something for the log.
+    case note(RouterNote)
+}
+
+/// A question to be written to a router.
+struct QuestionToSend: Equatable, Sendable, BitwiseCopyable {
+    var router: RouterID
+    var id: UInt64
+    var asker: Asker
+    var kind: QuestionKind
+    /// How many routers were asked before this one.
+    var replay: UInt8
+    /// The router's time from now.
+    var deadlineMilliseconds: Int64
+}
+
+/// A question whose answer has come, held until `applied`.
+struct AnsweredQuestion: Equatable, Sendable, BitwiseCopyable {
+    var token: QuestionToken
+    var asker: Asker
+    var kind: QuestionKind
+}
+
+/// What the log should say about routers.
+enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
+    case started(RouterID, generation: Int)
+    case greeted(RouterID, maxInFlight: Int)
+    /// A router that decided is gone; so many questions were open, and so many of them are put to the next one.
+    case lost(RouterID, RouterEnd, open: Int, replayed: Int)
+    case failedToStart(RouterID, RouterEnd)
+    case restartLater(milliseconds: Int64)
+    /// A router that was told to leave, or had to, is gone.
+    case left(RouterID, RouterEnd)
+    case tookTooLong(RouterID, RouterAction.Step)
+    case survivedKill(RouterID)
+
+    enum Level: Sendable { case debug, info, warning, error }
+
+    var level: Level {
+        switch self {
+        case .started, .greeted, .left: .info
+        case .restartLater, .tookTooLong: .warning
+        case .lost, .failedToStart, .survivedKill: .error
+        }
+    }
+
+    var description: String {
+        switch self {
+        case .started(let router, let generation): "router \(router) (generation \(generation)) started"
+        case .greeted(let router, let maxInFlight):
+            "router \(router) is ready for \(maxInFlight) question\(maxInFlight == 1 ? "" : "s") at once"
+        case .lost(let router, let end, let open, let replayed):
+            "router \(router) \(end); \(open) question\(open == 1 ? " was" : "s were") open, "
+                + (replayed == open ? "to be put to the next router" : "\(replayed) to be put to the next router")
+        case .failedToStart(let router, let end): "router \(router) did not come up: it \(end)"
+        case .restartLater(let milliseconds): "next try to start a router in \(milliseconds) ms"
+        case .left(let router, let end): "router \(router) left: it \(end)"
+        case .tookTooLong(let router, .terminate): "router \(router) did not leave when told to: TERM"
+        case .tookTooLong(let router, .kill): "router \(router) did not leave at TERM: KILL"
+        case .survivedKill(let router): "router \(router) is still there after KILL and is given up"
+        }
+    }
+}
+
+extension RouterAction {
+    /// The two signals of a departure.
+    enum Step: Equatable, Sendable, BitwiseCopyable { case terminate, kill }
+}
+
+/// What has been counted since the start. Only ever rises.
+struct RouterCounters: Equatable, Sendable, BitwiseCopyable {
+    var asked: UInt64 = 0
+    var sent: UInt64 = 0
+    var answered: UInt64 = 0
+    var withdrawn: UInt64 = 0
+    var failed: UInt64 = 0
+    var replayed: UInt64 = 0
+    /// Answers to questions that were not open any more: withdrawn, too late, or answered before.
+    var lateAnswers: UInt64 = 0
+    /// Answers with an id that was never asked.
+    var unknownAnswers: UInt64 = 0
+    var spawned: UInt64 = 0
+    /// Routers that ended while they decided.
+    var lost: UInt64 = 0
+}
