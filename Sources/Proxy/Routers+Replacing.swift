@@ -119,7 +119,7 @@ extension Routers {
             return
         }
         var abilities = abilities
-        abilities.maxInFlight = min(max(1, abilities.maxInFlight), limits.inFlightMax)
+        abilities.maxInFlight = max(1, min(abilities.maxInFlight, limits.inFlightMax, limits.questionsMax))
         lives[position].abilities = abilities
         lives[position].index = QuestionIndex(capacity: abilities.maxInFlight)
         lives[position].heard &+= 1

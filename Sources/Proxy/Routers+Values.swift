@@ -1,5 +1,7 @@
 // What goes into `Routers` and comes out of it: values without references, so that moving them costs nothing.
 
+import Config
+
 /// Names one router process (later: one connection to a router) for the worker's life; never reused.
 struct RouterID: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     let number: UInt64
@@ -18,7 +20,7 @@ enum RouterKind: UInt8, Sendable, BitwiseCopyable {
 /// What a router said of itself in answer to `hello`.
 struct RouterAbilities: Equatable, Sendable, BitwiseCopyable {
     /// Questions it wants open at once; 1 makes a blocking script correct.
-    var maxInFlight = 64
+    var maxInFlight = Limits.maxInFlightDefault
     /// It implements `proxy_error`.
     var answersProxyError = false
     /// It wants to hear that an answer is no longer needed.
@@ -30,29 +32,29 @@ struct RouterAbilities: Equatable, Sendable, BitwiseCopyable {
 /// Every bound of `Routers`. Durations are milliseconds.
 struct RouterLimits: Sendable {
     /// Questions held in all: one per connection, so a worker's connections. Beyond it `ask` refuses.
-    var questionsMax = 1000
+    var questionsMax = Limits.workerConnectionsDefault
     /// Questions in the queue at which the worker is told to accept no more.
-    var waitingMax = 512
-    /// What a router may claim as its own maximum; its index is as large.
-    var inFlightMax = 4096
+    var waitingMax = Limits.waitingQuestionsMax
+    /// What a router may claim as its own maximum.
+    var inFlightMax = Limits.maxInFlightMax
     /// A router's time for one question, from the moment it is put to it.
-    var routerTimeoutMilliseconds: Int64 = 5000
+    var routerTimeoutMilliseconds = Int64(Limits.routerTimeoutMillisecondsDefault)
     /// A question's time in the queue. More than twice the router's, so that whoever queues behind a wedged router outlives
     /// its discovery and the start of the next one.
-    var waitingTimeoutMilliseconds: Int64 = 15_000
+    var waitingTimeoutMilliseconds = Int64(3 * Limits.routerTimeoutMillisecondsDefault)
     /// How far `progress` can move a deadline, from the moment the question was put.
-    var progressMaxMilliseconds: Int64 = 30_000
+    var progressMaxMilliseconds = Int64(Limits.verdictTimeoutMillisecondsDefault)
     /// A router's time to answer `hello`, from the spawn.
-    var helloTimeoutMilliseconds: Int64 = 10_000
+    var helloTimeoutMilliseconds = Int64(Limits.helloTimeoutMilliseconds)
     /// How long we wait for the exit status of a new router that closed its socket: it is the better reason.
     var exitStatusTimeoutMilliseconds: Int64 = 250
     /// From `shutdown` and the end of its input to TERM, from there to KILL, from there to giving it up.
-    var shutdownTimeoutMilliseconds: Int64 = 5000
-    var terminateTimeoutMilliseconds: Int64 = 2000
-    var killTimeoutMilliseconds: Int64 = 5000
+    var shutdownTimeoutMilliseconds = Int64(Limits.routerShutdownMilliseconds)
+    var terminateTimeoutMilliseconds = Int64(Limits.routerShutdownMilliseconds)
+    var killTimeoutMilliseconds = Int64(Limits.routerShutdownMilliseconds)
     /// The second restart without an answer in between waits for the first of these, each further one twice as long.
-    var restartDelayMinMilliseconds: Int64 = 100
-    var restartDelayMaxMilliseconds: Int64 = 5000
+    var restartDelayMinMilliseconds = Int64(Limits.routerBackoffMillisecondsMin)
+    var restartDelayMaxMilliseconds = Int64(Limits.routerBackoffMillisecondsMax)
     /// Router processes of one worker, those that are leaving included. A bound for reloads in bursts.
     var livesMax = 8
     /// How often a question is put again because its router died. Once: who sees two deaths may be their cause.
