@@ -1,4 +1,4 @@
-// Processes, signals, shared memory, atomics for the scoreboard.
+// Processes, signals, shared memory.
 #ifndef CLINUX_PROCESSES_H
 #define CLINUX_PROCESSES_H
 
@@ -6,9 +6,53 @@
 #include <spawn.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+// What a process is started with. Strings and arrays stay with the caller and end with NULL.
+struct tp_spawn {
+    const char *path;
+    char *const *arguments;
+    char *const *environment;
+};
+
+// Starts a router: its own process group, killed with the thread that started it, default signals and an empty mask,
+// `socket` as its descriptors 0 and 1, `error_pipe` as 2 and no other, its soft descriptor limit set to
+// `descriptor_limit` (no higher than the hard one). Returns 0, or the errno of what failed, execve included; then no
+// process is left. `pidfd` is close-on-exec.
+int tp_spawn_router(const struct tp_spawn *spawn, int socket, int error_pipe, uint64_t descriptor_limit,
+                    pid_t *pid, int *pidfd);
+
+// Starts another process of this program with `count` descriptors from `first` on: those of `sources`, in order.
+// Descriptors 0, 1 and 2 are inherited, so is the signal mask; ignored signals are back to their defaults.
+// Returns 0 or an errno; then no process is left.
+int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, pid_t *pid);
+
+int tp_memfd_create(const char *name);
+int tp_seal_size(int descriptor);
+int tp_pidfd_open(pid_t pid);
+
+// RLIMIT_NOFILE. Returns 0 or an errno.
+int tp_get_descriptor_limits(uint64_t *soft, uint64_t *hard);
+int tp_set_soft_descriptor_limit(uint64_t soft);
+
+// getenv's array, which Swift does not let through. Changed by the first tp_set_title.
+char **tp_environment(void);
+
+// Shows `title` as this process's command line. What the arguments and the environment held is kept elsewhere first.
+// A title beyond the room there is (about the size of arguments and environment together) is cut.
+void tp_set_title(const char *title);
+
+// Names the process in /proc/PID/comm; 15 bytes count.
+void tp_set_name(const char *name);
+
+// Cores may be written and ptrace, pidfd_getfd be used on this process, or not (prctl(2), PR_SET_DUMPABLE).
+int tp_set_dumpable(int yes);
+
+// wait4(-1, WNOHANG): the pid of a child that has ended, 0 when none has, -1 when there is none (errno).
+// `is_signal` tells what `code` is: the signal that killed it or its exit status.
+pid_t tp_reap(pid_t which, int *is_signal, int *code, int *core_dumped);
+
 #endif

@@ -1,0 +1,106 @@
+// Starting processes: workers, which are this program again, and routers, which are anybody's.
+
+import CLinux
+import Glibc
+public import SystemPackage
+
+/// Starting processes from this one. Swift cannot fork safely, and need not.
+public enum Spawn {
+    /// The first descriptor a worker inherits beyond the standard three.
+    public static let firstInherited: Int32 = 3
+
+    /// Starts this program again with `descriptors` as its descriptors 3, 4, … and no others beyond the standard three.
+    /// Blocked signals stay blocked in it, so none is lost before it looks for them.
+    ///
+    /// It is the running version even when the file has been replaced: /proc/self/exe. `arguments[0]` is what ps shows.
+    /// Returns the pid; the caller reaps it. The C function is `posix_spawn`.
+    public static func worker(
+        arguments: [String], environment: [String], descriptors: [Int32]
+    ) throws(Errno) -> Int32 {
+        var pid: pid_t = 0
+        let error = withSpawn("/proc/self/exe", arguments, environment) { spawn in
+            descriptors.withUnsafeBufferPointer {
+                tp_spawn_self(&spawn, $0.baseAddress, Int32($0.count), firstInherited, &pid)
+            }
+        }
+        guard error == 0 else { throw Errno(rawValue: error) }
+        return pid
+    }
+
+    /// A router that has been started. The caller reaps it and may signal the group `-pid`.
+    public struct Router: ~Copyable {
+        public let pid: Int32
+        /// Readable when it has ended.
+        public let pidfd: Descriptor
+
+        /// The descriptor alone.
+        public consuming func take() -> Descriptor { pidfd }
+    }
+
+    /// Starts a router with `socket` as its stdin and stdout, which should be blocking, and `errorPipe` as its stderr.
+    ///
+    /// It is the leader of its own process group, has default signals, no other descriptor, and is killed when the
+    /// thread that calls this ends. `arguments[0]` is searched in the PATH of `environment`. Throws what execve said:
+    /// then no process is left. Both descriptors stay the caller's. The C functions are `vfork` and `execve`.
+    public static func router(
+        arguments: [String], environment: [String], socket: Int32, errorPipe: Int32, softDescriptorLimit: UInt64
+    ) throws(Errno) -> Router {
+        guard let name = arguments.first, !name.isEmpty else { throw .noSuchFileOrDirectory }
+        let path = try executable(name, environment: environment)
+        var pid: pid_t = 0
+        var pidfd: Int32 = -1
+        let error = withSpawn(path, arguments, environment) { spawn in
+            tp_spawn_router(&spawn, socket, errorPipe, softDescriptorLimit, &pid, &pidfd)
+        }
+        guard error == 0, pidfd >= 0 else { throw Errno(rawValue: error) }
+        return Router(pid: pid, pidfd: Descriptor(owning: pidfd))
+    }
+
+    /// The file that a command's name stands for: itself when it has a slash, else the first executable file of that
+    /// name in the PATH. One that is there but may not be executed is EACCES, else ENOENT. The C function is `access`.
+    public static func executable(_ name: String, environment: [String]) throws(Errno) -> String {
+        if name.utf8.contains(UInt8(ascii: "/")) { return name }
+        let path = environment.last { $0.hasPrefix("PATH=") }.map { $0.dropFirst(5) } ?? "/usr/local/bin:/usr/bin:/bin"
+        var error = Errno.noSuchFileOrDirectory
+        for folder in path.split(separator: ":", omittingEmptySubsequences: false) {
+            let candidate = folder.isEmpty ? name : "\(folder)/\(name)"
+            var status = stat()
+            guard stat(candidate, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { continue }
+            if access(candidate, X_OK) == 0 { return candidate }
+            error = .permissionDenied
+        }
+        throw error
+    }
+
+    /// What a router gets of our environment: all but what is meant for tproxy or for the service manager's direct
+    /// child, and PYTHONUNBUFFERED=1, without which a Python router's answers stay in its buffer.
+    public static func routerEnvironment(_ ours: [String]) -> [String] {
+        let kept = ours.filter { entry in
+            let name = entry.prefix { $0 != "=" }
+            return
+                !(name.hasPrefix("TPROXY_") || name.hasPrefix("LISTEN_") || name == "NOTIFY_SOCKET"
+                || name.hasPrefix("WATCHDOG_") || name == "PYTHONUNBUFFERED")
+        }
+        return kept + ["PYTHONUNBUFFERED=1"]
+    }
+
+    /// Lends the strings to C for the time of a call.
+    private static func withSpawn(
+        _ path: String, _ arguments: [String], _ environment: [String], _ body: (inout tp_spawn) -> Int32
+    ) -> Int32 {
+        let argumentPointers = arguments.map { strdup($0) } + [nil]
+        let environmentPointers = environment.map { strdup($0) } + [nil]
+        defer {
+            for pointer in argumentPointers + environmentPointers { free(pointer) }
+        }
+        return path.withCString { path in
+            argumentPointers.withUnsafeBufferPointer { arguments in
+                environmentPointers.withUnsafeBufferPointer { environment in
+                    var spawn = tp_spawn(
+                        path: path, arguments: arguments.baseAddress, environment: environment.baseAddress)
+                    return body(&spawn)
+                }
+            }
+        }
+    }
+}
