@@ -36,7 +36,10 @@ let package = Package(
         .target(name: "RouterProtocol", dependencies: ["Addressing"], swiftSettings: safe),
         .target(name: "Config", dependencies: ["Addressing"], swiftSettings: safe),
         // Level 2
-        .target(name: "Control", dependencies: ["Linux", "Config", "Addressing"], swiftSettings: safe),
+        .target(
+            name: "Control",
+            dependencies: ["Linux", "Config", "Addressing", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: safe),
         .target(
             name: "Logs", dependencies: ["Linux", .product(name: "Logging", package: "swift-log")],
             swiftSettings: safe),
@@ -73,7 +76,8 @@ let package = Package(
         .testTarget(name: "LinuxTests", dependencies: ["Linux"], swiftSettings: common),
         .testTarget(name: "RouterProtocolTests", dependencies: ["RouterProtocol"], swiftSettings: common),
         .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: common),
-        .testTarget(name: "ControlTests", dependencies: ["Control", "Linux"], swiftSettings: common),
+        .testTarget(
+            name: "ControlTests", dependencies: ["Control", "Config", "Addressing", "Linux"], swiftSettings: common),
         .testTarget(name: "LogsTests", dependencies: ["Logs", "Linux"], swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(

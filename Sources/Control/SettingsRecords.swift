@@ -1,0 +1,79 @@
+// Settings as keys and values, for the document a child inherits. A setting that is not listed here does not reach the
+// workers; ControlTests compares the list with the properties of `Settings`.
+
+import Addressing
+public import Config
+
+/// One key and its value. A key may come several times: then it is a list, in order.
+public struct Record: Hashable, Sendable {
+    public let key: String
+    public let value: String
+
+    public init(_ key: String, _ value: String) {
+        self.key = key
+        self.value = value
+    }
+}
+
+extension Settings {
+    private static var numbers: [(key: String, path: WritableKeyPath<Settings, Int>)] {
+        [
+            ("backlog", \.backlog),
+            ("workers", \.workers),
+            ("workerConnections", \.workerConnections),
+            ("workerTimeoutMilliseconds", \.workerTimeoutMilliseconds),
+            ("maxInitialBytes", \.maxInitialBytes),
+            ("verdictTimeoutMilliseconds", \.verdictTimeoutMilliseconds),
+            ("routerTimeoutMilliseconds", \.routerTimeoutMilliseconds),
+            ("connectTimeoutMilliseconds", \.connectTimeoutMilliseconds),
+            ("gracefulTimeoutMilliseconds", \.gracefulTimeoutMilliseconds),
+            ("silenceMilliseconds", \.silenceMilliseconds),
+        ]
+    }
+
+    /// Everything, as records.
+    public var records: [Record] {
+        var records = [Record("name", name)]
+        records += binds.map { Record("binds", $0.description) }
+        records += Self.numbers.map { Record($0.key, String(self[keyPath: $0.path])) }
+        records.append(Record("router", router.text))
+        records += router.arguments.map { Record("routerArgument", $0) }
+        if let fallback { records.append(Record("fallback", fallback.description)) }
+        records.append(Record("logFile", logFile))
+        records.append(Record("logLevel", logLevel.rawValue))
+        if let accessLog { records.append(Record("accessLog", accessLog)) }
+        return records
+    }
+
+    /// Reads what `records` wrote; a key that is missing keeps its default, an unknown one is ignored.
+    public init(records: [Record]) throws(InheritanceError) {
+        let values = Dictionary(grouping: records, by: \.key).mapValues { $0.map(\.value) }
+        guard let name = values["name"]?.last else { throw .missing("name") }
+        guard let text = values["router"]?.last, let arguments = values["routerArgument"] else {
+            throw .missing("router")
+        }
+        self.init(name: name, router: RouterSpec(arguments: arguments, text: text))
+        for (key, path) in Self.numbers {
+            guard let value = values[key]?.last else { continue }
+            guard let number = Int(value), number >= 0 else { throw .invalid(key: key, value: value) }
+            self[keyPath: path] = number
+        }
+        if let texts = values["binds"] {
+            binds = []
+            for text in texts {
+                guard let bind = BindAddress(text) else { throw .invalid(key: "binds", value: text) }
+                binds.append(bind)
+            }
+        }
+        if let value = values["fallback"]?.last {
+            guard let endpoint = Endpoint(value) else { throw .invalid(key: "fallback", value: value) }
+            fallback = endpoint
+        }
+        if let value = values["logFile"]?.last { logFile = value }
+        if let value = values["logLevel"]?.last {
+            guard let level = LogLevel(rawValue: value) else { throw .invalid(key: "logLevel", value: value) }
+            logLevel = level
+        }
+        accessLog = values["accessLog"]?.last
+    }
+}

@@ -1,0 +1,106 @@
+import Addressing
+import Config
+import Linux
+import Testing
+
+@testable import Control
+
+@Suite("What a worker inherits")
+struct InheritanceTests {
+    /// Settings none of which has its default.
+    static func unusual() throws -> Settings {
+        var settings = Settings(
+            name: "a name = with\nall", router: RouterSpec(arguments: ["sh", "-c", "a\nb=c", ""], text: "sh -c 'a\nb'"))
+        settings.binds = try ["127.0.0.1:0", "[::1]:6000", "unix:/run/x?mode=0660", "fd://7", "localhost:80"].map {
+            try #require(BindAddress($0))
+        }
+        settings.backlog = 11
+        settings.workers = 12
+        settings.workerConnections = 13
+        settings.workerTimeoutMilliseconds = 14
+        settings.maxInitialBytes = 15
+        settings.verdictTimeoutMilliseconds = 16
+        settings.routerTimeoutMilliseconds = 17
+        settings.connectTimeoutMilliseconds = 18
+        settings.gracefulTimeoutMilliseconds = 0
+        settings.silenceMilliseconds = 20
+        settings.fallback = Endpoint("[::1]:81")
+        settings.logFile = "/tmp/a log"
+        settings.logLevel = .debug
+        settings.accessLog = "-"
+        return settings
+    }
+
+    static func document() throws -> Inheritance {
+        Inheritance(
+            serial: .max, slot: 3, generation: 4, arbiter: 812, softDescriptorLimit: 1024,
+            binds: try unusual().binds, settings: try unusual())
+    }
+
+    @Test("every setting reaches the worker")
+    func settings() throws {
+        let settings = try Self.unusual()
+        #expect(try Settings(records: settings.records) == settings)
+        // One key for each property: a new setting that is not listed shows here.
+        let keys = Set(settings.records.map(\.key)).subtracting(["routerArgument"])
+        #expect(keys == Set(Mirror(reflecting: settings).children.compactMap(\.label)))
+    }
+
+    @Test("settings with defaults survive, too")
+    func defaults() throws {
+        let settings = Settings(name: "x", router: RouterSpec(arguments: ["true"], text: "true"))
+        #expect(try Settings(records: settings.records) == settings)
+    }
+
+    @Test("the document survives its bytes")
+    func document() throws {
+        let document = try Self.document()
+        #expect(try Inheritance(decoding: document.encoded()) == document)
+    }
+
+    @Test("unknown keys are ignored, other versions and roles refused")
+    func versions() throws {
+        let document = try Self.document()
+        let bytes = document.encoded()
+        #expect(try Inheritance(decoding: bytes + Array("later=1\0settings.later=2\0".utf8)) == document)
+        var other = bytes
+        other[Array("tproxy-inheritance=".utf8).count] = UInt8(ascii: "2")
+        #expect(throws: InheritanceError.otherVersion("2")) { try Inheritance(decoding: other) }
+        let text = String(decoding: bytes, as: UTF8.self).replacing("role=worker", with: "role=baker")
+        #expect(throws: InheritanceError.invalid(key: "role", value: "baker")) {
+            try Inheritance(decoding: Array(text.utf8))
+        }
+    }
+
+    @Test("what lacks a key or holds nonsense is refused by name")
+    func refused() throws {
+        let text = String(decoding: try Self.document().encoded(), as: UTF8.self)
+        #expect(throws: InheritanceError.missing("serial")) {
+            try Inheritance(decoding: Array(text.replacing("\0serial=", with: "\0cereal=").utf8))
+        }
+        #expect(throws: InheritanceError.invalid(key: "slot", value: "-3")) {
+            try Inheritance(decoding: Array(text.replacing("\0slot=3", with: "\0slot=-3").utf8))
+        }
+        for text in ["", "\0", "x", "x\0", "=\0", "tproxy-inheritance=1\0", "tproxy-inheritance=1"] {
+            #expect(throws: InheritanceError.self) { try Inheritance(decoding: Array(text.utf8)) }
+        }
+    }
+
+    @Test("a damaged document never traps")
+    func fuzz() throws {
+        var random = Seeded(state: 2)
+        let document = try Self.document().encoded()
+        for _ in 0..<2000 {
+            var bytes = document
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                bytes[Int.random(in: 0..<bytes.count, using: &random)] = .random(in: 0...255, using: &random)
+            }
+            _ = try? Inheritance(decoding: bytes)
+        }
+    }
+
+    @Test("a process that no arbiter has started is no worker")
+    func absent() {
+        #expect(!WorkerInheritance.isPresent)
+    }
+}
