@@ -41,7 +41,11 @@ let package = Package(
             dependencies: ["Linux", "Config", "Addressing", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: safe),
         .target(
-            name: "Logs", dependencies: ["Linux", .product(name: "Logging", package: "swift-log")],
+            name: "Logs",
+            dependencies: [
+                "Linux", "Config", "Addressing", .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: safe),
         .target(
             name: "Reactor",
@@ -78,7 +82,13 @@ let package = Package(
         .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: common),
         .testTarget(
             name: "ControlTests", dependencies: ["Control", "Config", "Addressing", "Linux"], swiftSettings: common),
-        .testTarget(name: "LogsTests", dependencies: ["Logs", "Linux"], swiftSettings: common),
+        .testTarget(
+            name: "LogsTests",
+            dependencies: [
+                "Logs", "Linux", "Config", "Addressing", .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
+            swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(
             name: "ProxyTests", dependencies: ["Proxy", "Linux", "RouterProtocol", "Reactor"], swiftSettings: common),

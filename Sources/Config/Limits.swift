@@ -118,6 +118,8 @@ public enum Limits {
     @inlinable public static var accessNoteBytesMax: Int { 256 }
     /// Access lines gathered in one round of the loop; a full buffer is written at once.
     @inlinable public static var accessBufferBytes: Int { 65_536 }
+    /// Log lines waiting for a slow reader; what does not fit is counted and dropped.
+    @inlinable public static var logBufferBytes: Int { 65_536 }
     /// The same complaint is written at most once in this time, with the count of what was left out.
     @inlinable public static var logPaceMilliseconds: Int { 1_000 }
 

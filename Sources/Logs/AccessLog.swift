@@ -1,0 +1,121 @@
+// The access log: one line for each connection when it has ended, gathered during a round of the loop and written at its
+// end. A line is formatted without Foundation into bytes that are used again.
+
+public import Addressing
+import Config
+public import SystemPackage
+
+/// What is known of a connection when it has ended.
+public struct AccessRecord: Sendable {
+    /// The connection's id, as routers know it.
+    public var id: String
+    /// The client, nil on a Unix listener.
+    public var client: Endpoint?
+    /// The listener's normalised text.
+    public var listener: String
+    /// The kind of the verdict: `remote`, `close`, `file`, `fallback`, or `none`.
+    public var verdict: StaticString
+    /// Where it went in the end, nil when no remote was reached.
+    public var remote: Endpoint?
+    /// Remotes tried.
+    public var attempts: Int
+    /// From accept to verdict, nil when there was none.
+    public var verdictMicroseconds: UInt64?
+    /// From verdict to a connected remote, nil when none was.
+    public var connectMicroseconds: UInt64?
+    /// From accept to the end.
+    public var durationMicroseconds: UInt64
+    public var bytesToRemote: UInt64
+    public var bytesToClient: UInt64
+    /// The close reason's name.
+    public var reason: StaticString
+    /// The verdict's own words.
+    public var note: String?
+
+    public init(
+        id: String, client: Endpoint?, listener: String, verdict: StaticString, remote: Endpoint?, attempts: Int,
+        verdictMicroseconds: UInt64?, connectMicroseconds: UInt64?, durationMicroseconds: UInt64,
+        bytesToRemote: UInt64, bytesToClient: UInt64, reason: StaticString, note: String?
+    ) {
+        (self.id, self.client, self.listener) = (id, client, listener)
+        (self.verdict, self.remote, self.attempts) = (verdict, remote, attempts)
+        (self.verdictMicroseconds, self.connectMicroseconds) = (verdictMicroseconds, connectMicroseconds)
+        self.durationMicroseconds = durationMicroseconds
+        (self.bytesToRemote, self.bytesToClient) = (bytesToRemote, bytesToClient)
+        (self.reason, self.note) = (reason, note)
+    }
+}
+
+/// The access log of one worker.
+public struct AccessLog: ~Copyable {
+    private var output: LineOutput
+    private var text = LineText()
+
+    /// Opens the log for appending; `-` is standard error.
+    public init(path: String) throws(Errno) {
+        output = try LineOutput(path: path, capacity: Limits.accessBufferBytes)
+    }
+
+    /// Opens the path anew. On failure the old file is written on.
+    public mutating func reopen() throws(Errno) { try output.reopen() }
+
+    /// Adds a connection's line; `flush` writes it.
+    public mutating func append(_ record: borrowing AccessRecord) {
+        text.clear()
+        text.compose(record, at: .now)
+        output.append(text.bytes)
+    }
+
+    /// Writes the lines of a round, without waiting for anybody; cheap when there are none.
+    public mutating func flush() {
+        output.flush()
+        guard let loss = output.takeLoss() else { return }
+        text.clear()
+        text.append(time: .now)
+        for (key, value) in loss.values {
+            text.append(" ")
+            text.append(key)
+            text.append("=")
+            text.append(value: value.utf8, most: Limits.logValueBytesMax)
+        }
+        text.end()
+        output.append(text.bytes)
+        output.flush()
+    }
+}
+
+extension LineText {
+    mutating func compose(_ record: borrowing AccessRecord, at time: Timestamp) {
+        append(time: time)
+        append(" id=")
+        append(value: record.id.utf8, most: 64)
+        append(" client=")
+        append(record.client)
+        append(" listener=")
+        append(value: record.listener.utf8, most: 128)
+        append(" verdict=")
+        append(record.verdict)
+        append(" remote=")
+        append(record.remote)
+        append(" attempts=")
+        append(UInt64(clamping: record.attempts))
+        append(" verdict_ms=")
+        append(milliseconds: record.verdictMicroseconds)
+        append(" connect_ms=")
+        append(milliseconds: record.connectMicroseconds)
+        append(" duration_ms=")
+        append(milliseconds: record.durationMicroseconds)
+        append(" to_remote=")
+        append(record.bytesToRemote)
+        append(" to_client=")
+        append(record.bytesToClient)
+        append(" reason=")
+        append(record.reason)
+        if let note = record.note {
+            append(" note=")
+            append(value: note.utf8, most: Limits.accessNoteBytesMax)
+        }
+        end()
+    }
+
+}
