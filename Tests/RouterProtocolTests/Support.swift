@@ -48,3 +48,10 @@ struct SeededGenerator: RandomNumberGenerator {
         return state &* 2_685_821_657_736_338_717
     }
 }
+
+/// The string that stands for `data` in a question's line, quotes included.
+func dataString(of line: [UInt8]) -> String {
+    guard let start = line.firstRange(of: bytes("\"data\":")), let end = line.firstRange(of: bytes(",\"client\":null,"))
+    else { return "" }
+    return String(decoding: line[start.upperBound..<end.lowerBound], as: UTF8.self)
+}

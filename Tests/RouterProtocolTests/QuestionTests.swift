@@ -1,0 +1,138 @@
+import Addressing
+import RouterProtocol
+import Testing
+
+@Suite struct QuestionTests {
+    private func text(_ write: (inout [UInt8]) -> Void) -> String {
+        var line: [UInt8] = []
+        write(&line)
+        return String(decoding: line, as: UTF8.self)
+    }
+
+    private func text(_ question: Question, data: [UInt8]) -> String {
+        text { question.append(to: &$0, data: data.span) }
+    }
+
+    private let client = Endpoint.ipv4(.loopback, port: 40000)
+    private let local = Endpoint.ipv4(.loopback, port: 5000)
+
+    @Test("a question is one line with everything in it")
+    func question() {
+        let question = Question(
+            id: 18_446_744_073_709_551_615, connection: "1.7", event: .data, client: client, local: local,
+            listener: "127.0.0.1:5000", replay: 0, deadlineMilliseconds: 5000, state: nil)
+        #expect(
+            text(question, data: bytes("GET \"/\\\r\n\t\u{7f}"))
+                == #"{"jsonrpc":"2.0","id":18446744073709551615,"method":"proxy","params":{"connection":"1.7","#
+                + #""event":"data","data":"GET \"/\\\r\n\t"# + "\u{7f}"
+                + #"","client":["127.0.0.1",40000],"local":["127.0.0.1",5000],"#
+                + #""listener":"127.0.0.1:5000","replay":0,"deadline_ms":5000}}"# + "\n")
+    }
+
+    @Test("a Unix client has no address, and state comes back as it was")
+    func unix() {
+        let question = Question(
+            id: 2, connection: "1.8", event: .eof, client: nil, local: .unix("/x"), listener: "unix:/a\"b", replay: 1,
+            deadlineMilliseconds: 1, state: bytes("{ \"n\": 1 }"))
+        #expect(
+            text(question, data: [])
+                == #"{"jsonrpc":"2.0","id":2,"method":"proxy","params":{"connection":"1.8","event":"eof","data":"","#
+                + #""client":null,"local":null,"listener":"unix:/a\"b","replay":1,"deadline_ms":1,"state":{ "n": 1 }}}"#
+                + "\n")
+    }
+
+    @Test("every byte comes back from its string as it was")
+    func allBytes() throws {
+        let all = Array(UInt8.min...UInt8.max)
+        let question = Question(
+            id: 1, connection: "c", event: .data, client: nil, local: nil, listener: "l", replay: 0,
+            deadlineMilliseconds: 0, state: nil)
+        let line = text(question, data: all)
+        #expect(try decode("{\"close\":\(dataString(of: Array(line.utf8)))}") == .close(CloseVerdict(bytes: all)))
+        #expect(line.contains(#"\u0000\u0001"#) && line.contains(#"\u001f "#))
+    }
+
+    @Test("no question outgrows the bound that hello tells")
+    func bound() {
+        let limits = Hello.Limits(
+            lineBytesMax: 1, initialBytesMax: 1000, routerTimeoutMilliseconds: 1, verdictTimeoutMilliseconds: 1)
+        let data = [UInt8](repeating: 0, count: limits.initialBytesMax)
+        let longest = Endpoint.name(String(repeating: "n", count: 255), port: 65535)
+        let question = Question(
+            id: .max, connection: String(repeating: "9", count: 40), event: .connect, client: longest, local: longest,
+            listener: String(repeating: "\u{1}", count: 120), replay: .max, deadlineMilliseconds: .max,
+            state: [UInt8](repeating: 48, count: VerdictLimits.stateBytesMax))
+        #expect(text(question, data: data).utf8.count <= limits.questionBytesMax)
+        let attempt = ErrorQuestion.Attempt(
+            remote: longest, failure: .connectRefused, message: String(repeating: "\u{1}", count: 10000))
+        let failed = ErrorQuestion(
+            id: .max, connection: "c", failure: .dns, message: attempt.message, errno: .min,
+            attempts: [ErrorQuestion.Attempt](repeating: attempt, count: 1000), client: longest, remote: longest,
+            listener: question.listener, replay: .max, deadlineMilliseconds: .max)
+        #expect(text { failed.append(to: &$0) }.utf8.count <= limits.questionBytesMax)
+    }
+
+    @Test("a failed remote is told with all attempts")
+    func failed() {
+        let nine = Endpoint.ipv4(.loopback, port: 9)
+        let question = ErrorQuestion(
+            id: 3, connection: "1.7", failure: .connectRefused, message: "connect to 127.0.0.1:9: Connection refused",
+            errno: 111,
+            attempts: [
+                .init(remote: .name("a", port: 1), failure: .dns, message: "no"),
+                .init(remote: nine, failure: .connectRefused, message: "é"),
+            ],
+            client: client, remote: nine, listener: "127.0.0.1:5000", replay: 0, deadlineMilliseconds: 5000)
+        #expect(
+            text { question.append(to: &$0) }
+                == #"{"jsonrpc":"2.0","id":3,"method":"proxy_error","params":{"connection":"1.7","type":"connect_refused","#
+                + #""message":"connect to 127.0.0.1:9: Connection refused","errno":111,"attempts":["#
+                + #"{"remote":"a:1","type":"dns","message":"no"},"#
+                + #"{"remote":"127.0.0.1:9","type":"connect_refused","message":"é"}],"client":["127.0.0.1",40000],"#
+                + #""remote":"127.0.0.1:9","listener":"127.0.0.1:5000","replay":0,"deadline_ms":5000}}"# + "\n")
+    }
+
+    @Test("a long message is cut between characters, and a file has no remote")
+    func cut() {
+        let question = ErrorQuestion(
+            id: 3, connection: "c", failure: .file, message: "x" + String(repeating: "é", count: 200), errno: nil,
+            attempts: [], client: nil, remote: nil, listener: "l", replay: 0, deadlineMilliseconds: 1)
+        let line = text { question.append(to: &$0) }
+        #expect(line.contains("\"x" + String(repeating: "é", count: 127) + "\",\"errno\":null,\"attempts\":[],"))
+        #expect(line.contains("\"client\":null,\"remote\":null,"))
+    }
+
+    @Test("the greeting tells listeners and limits")
+    func hello() {
+        let hello = Hello(
+            id: 1, version: "0.1.0", worker: "1", generation: 1,
+            listeners: [
+                .init(name: "127.0.0.1:5000", address: local), .init(name: "unix:/x", address: .unix("/x")),
+            ],
+            limits: .init(
+                lineBytesMax: 16_777_216, initialBytesMax: 65536, routerTimeoutMilliseconds: 5000,
+                verdictTimeoutMilliseconds: 30000))
+        #expect(
+            text { hello.append(to: &$0) }
+                == #"{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1,"tproxy":"0.1.0","worker":"1","#
+                + #""generation":1,"listeners":[{"name":"127.0.0.1:5000","address":["127.0.0.1",5000]},"#
+                + #"{"name":"unix:/x","address":null}],"limits":{"line_bytes_max":16777216,"#
+                + #""question_bytes_max":458752,"initial_bytes_max":65536,"router_timeout_ms":5000,"#
+                + #""verdict_timeout_ms":30000}}}"# + "\n")
+        #expect(
+            Hello.Limits(
+                lineBytesMax: 0, initialBytesMax: .max, routerTimeoutMilliseconds: 0, verdictTimeoutMilliseconds: 0
+            ).questionBytesMax == .max)
+    }
+
+    @Test("notices have no id of their own")
+    func notices() {
+        #expect(
+            text { Notice.cancel(id: 2, connection: "1.7").append(to: &$0) }
+                == #"{"jsonrpc":"2.0","method":"cancel","params":{"id":2,"connection":"1.7"}}"# + "\n")
+        #expect(text { Notice.shutdown.append(to: &$0) } == #"{"jsonrpc":"2.0","method":"shutdown"}"# + "\n")
+        #expect(
+            text { Notice.taken(id: 10).append(to: &$0) }
+                == #"{"jsonrpc":"2.0","method":"taken","params":{"id":10}}"# + "\n")
+    }
+}
