@@ -14,7 +14,7 @@ public struct AccessRecord: Sendable {
     /// The listener's normalised text.
     public var listener: String
     /// The kind of the verdict: `remote`, `close`, `file`, `fallback`, or `none`.
-    public var verdict: StaticString
+    public var verdict: String
     /// Where it went in the end, nil when no remote was reached.
     public var remote: Endpoint?
     /// Remotes tried.
@@ -28,14 +28,14 @@ public struct AccessRecord: Sendable {
     public var bytesToRemote: UInt64
     public var bytesToClient: UInt64
     /// The close reason's name.
-    public var reason: StaticString
+    public var reason: String
     /// The verdict's own words.
     public var note: String?
 
     public init(
-        id: String, client: Endpoint?, listener: String, verdict: StaticString, remote: Endpoint?, attempts: Int,
+        id: String, client: Endpoint?, listener: String, verdict: String, remote: Endpoint?, attempts: Int,
         verdictMicroseconds: UInt64?, connectMicroseconds: UInt64?, durationMicroseconds: UInt64,
-        bytesToRemote: UInt64, bytesToClient: UInt64, reason: StaticString, note: String?
+        bytesToRemote: UInt64, bytesToClient: UInt64, reason: String, note: String?
     ) {
         (self.id, self.client, self.listener) = (id, client, listener)
         (self.verdict, self.remote, self.attempts) = (verdict, remote, attempts)
