@@ -165,6 +165,10 @@ def byte_text(key: str, value: Any) -> str:
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value).decode("latin-1")
     if callable(getattr(value, "read", None)):
+        try:
+            value.seek(0)  # one file in the script may be the answer of many connections
+        except (AttributeError, OSError, ValueError):
+            pass
         return chunk_text(key, value.read())
     if isinstance(value, AbstractMapping) or not hasattr(value, "__iter__"):
         raise TypeError(f"{key}: bytes are needed, not {described(value)}")
