@@ -1,11 +1,14 @@
 """What tproxy asks, as ``proxy(data, question)`` sees it."""
 
-from typing import Any, Mapping, Optional, Tuple
+from __future__ import annotations
 
-Address = Tuple[str, int]
+from collections.abc import Mapping
+from typing import Any
+
+Address = tuple[str, int]
 
 
-def address(value: Any) -> Optional[Address]:
+def address(value: Any) -> Address | None:
     """``[host, port]`` as a tuple; None for a client of a Unix listener."""
     return (value[0], value[1]) if value else None
 
@@ -42,12 +45,12 @@ class Question:
         return value
 
     @property
-    def client(self) -> Optional[Address]:
+    def client(self) -> Address | None:
         """The client's address; None on a Unix listener."""
         return address(self.params.get("client"))
 
     @property
-    def local(self) -> Optional[Address]:
+    def local(self) -> Address | None:
         """The address that the client connected to; None on a Unix listener."""
         return address(self.params.get("local"))
 
@@ -69,7 +72,7 @@ class Question:
         return value
 
     @property
-    def deadline(self) -> Optional[float]:
+    def deadline(self) -> float | None:
         """When tproxy stops waiting for the answer, on the clock of ``time.monotonic()``."""
         milliseconds = self.params.get("deadline_ms")
         return None if milliseconds is None else self._received + milliseconds / 1000

@@ -1,14 +1,17 @@
 """Serving a router: what each message of tproxy means, and the loop for plain functions."""
 
+from __future__ import annotations
+
+import contextlib
 import inspect
-import json
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from ._question import Question
 from ._verdict import Attachment, encode, json_text
@@ -20,6 +23,9 @@ PROTOCOL = 1
 #: slow questions must not look like a router that hangs.
 BATCH_SECONDS = 0.002
 
+#: tproxy keeps a little less of an error's text.
+ERROR_TEXT_MAX = 300
+
 #: So many remotes are kept as ready answers; a script may make up remotes without end.
 READY_ANSWERS_MAX = 4096
 
@@ -29,9 +35,9 @@ PACKAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 def run(
     proxy: Callable[..., Any],
     *,
-    proxy_error: Optional[Callable[..., Any]] = None,
-    name: Optional[str] = None,
-    max_in_flight: Optional[int] = None,
+    proxy_error: Callable[..., Any] | None = None,
+    name: str | None = None,
+    max_in_flight: int | None = None,
     threads: int = 1,
 ) -> None:
     """Be a router: answer tproxy's questions with ``proxy`` until tproxy is done with us.
@@ -56,7 +62,7 @@ def run(
     serve(router, wire)
 
 
-def serve(router: "Router", wire: Wire) -> None:
+def serve(router: Router, wire: Wire) -> None:
     if wire.ended:  # a script of the runner that called run() by itself
         return
     try:
@@ -83,9 +89,9 @@ class Router:
         self,
         proxy: Callable[..., Any],
         *,
-        proxy_error: Optional[Callable[..., Any]] = None,
-        name: Optional[str] = None,
-        max_in_flight: Optional[int] = None,
+        proxy_error: Callable[..., Any] | None = None,
+        name: str | None = None,
+        max_in_flight: int | None = None,
         threads: int = 1,
     ) -> None:
         if not callable(proxy):
@@ -106,7 +112,7 @@ class Router:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
         self.max_in_flight = max_in_flight
 
-    def hello(self) -> Dict[str, Any]:
+    def hello(self) -> dict[str, Any]:
         methods = ["proxy"] + (["proxy_error"] if self.proxy_error else []) + ["cancel", "shutdown"]
         return {
             "protocol": PROTOCOL,
@@ -152,7 +158,7 @@ class Router:
         return error_line(ident, -32601, "Method not found")
 
 
-def answer_text(method: str, returned: Any) -> Tuple[str, Optional[Attachment]]:
+def answer_text(method: str, returned: Any) -> tuple[str, Attachment | None]:
     """The result for what a function returned, and the descriptor that goes with it."""
     if method == "proxy_error" and isinstance(returned, (bytes, bytearray, memoryview, str)):
         returned = {"close": returned}
@@ -164,13 +170,8 @@ def result_line(ident: Any, text: str) -> str:
 
 
 def error_line(ident: Any, code: int, message: str) -> str:
-    error = ascii_text({"code": code, "message": message})
+    error = json_text({"code": code, "message": message})
     return f'{{"jsonrpc":"2.0","id":{json_text(ident)},"error":{error}}}\n'
-
-
-def ascii_text(value: Any) -> str:
-    """JSON text of a message that may hold anything, half a character included."""
-    return json.dumps(value, separators=(",", ":"))
 
 
 def failure_line(ident: Any, error: BaseException) -> str:
@@ -188,7 +189,10 @@ def failure_line(ident: Any, error: BaseException) -> str:
     except Exception:
         text = "(no text)"
     kind = type(error).__name__
-    return error_line(ident, -32000, f"{kind}: {text}"[:1000] if text else kind)
+    message = f"{kind}: {text}" if text else kind
+    # Half a character (a lone surrogate) is no text to other languages.
+    message = message[:ERROR_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
+    return error_line(ident, -32000, message)
 
 
 def cancelled_line(ident: Any) -> str:
@@ -221,7 +225,7 @@ def wants_question(proxy: Callable[..., Any]) -> bool:
 
 def is_async(function: Callable[..., Any]) -> bool:
     function = inspect.unwrap(function)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def serve_plain(router: Router, wire: Wire) -> None:
@@ -233,10 +237,10 @@ def serve_plain(router: Router, wire: Wire) -> None:
     proxy = router.proxy
     wants_question = router.wants_question
     monotonic = time.monotonic
-    ready: Dict[Any, str] = {}
-    cancelled: Set[int] = set()
-    answers: List[str] = []
-    later: List[Any] = []
+    ready: dict[Any, str] = {}
+    cancelled: set[int] = set()
+    answers: list[str] = []
+    later: list[Any] = []
     try:
         while later or not wire.ended:
             if later:
@@ -260,10 +264,8 @@ def serve_plain(router: Router, wire: Wire) -> None:
                     else:
                         tail = None
                         if type(verdict) is dict and len(verdict) == 1:
-                            try:
+                            with contextlib.suppress(KeyError, TypeError):
                                 tail = ready.get(verdict["remote"])
-                            except (KeyError, TypeError):
-                                pass
                         if tail is not None:
                             answers.append(f'{{"jsonrpc":"2.0","id":{ident}{tail}')
                         else:
@@ -282,15 +284,13 @@ def serve_plain(router: Router, wire: Wire) -> None:
         flush(wire, answers)  # the function ended the process: those before it have their answers
 
 
-def flush(wire: Wire, answers: List[str]) -> None:
+def flush(wire: Wire, answers: list[str]) -> None:
     if answers:
         wire.write("".join(answers))
         answers.clear()
 
 
-def finish(
-    wire: Wire, ident: Any, method: str, returned: Any, answers: List[str], ready: Dict[Any, str]
-) -> None:
+def finish(wire: Wire, ident: Any, method: str, returned: Any, answers: list[str], ready: dict[Any, str]) -> None:
     """Answer with any verdict, and keep it ready if it is but a remote."""
     try:
         text, attachment = answer_text(method, returned)
@@ -315,9 +315,9 @@ def handle(
     wire: Wire,
     message: Any,
     received: float,
-    answers: List[str],
-    cancelled: Set[int],
-    ready: Dict[Any, str],
+    answers: list[str],
+    cancelled: set[int],
+    ready: dict[Any, str],
 ) -> None:
     """Whatever is not the common question."""
     left = cancelled_id(message)

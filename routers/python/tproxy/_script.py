@@ -1,5 +1,7 @@
 """Finding, loading and serving a classic script."""
 
+from __future__ import annotations
+
 import importlib.machinery
 import importlib.util
 import inspect
@@ -8,7 +10,7 @@ import os
 import sys
 import traceback
 import types
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable
 
 from ._router import PACKAGE_FOLDER, Router, serve
 from ._wire import NotASocket, log, take_over
@@ -23,7 +25,7 @@ class Unusable(Exception):
     """The script cannot be served; the text says why."""
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Serve the script of the command line. Returns the exit status."""
     try:
         cfg, target, rest = parse(arguments)
@@ -49,7 +51,7 @@ def main(arguments: List[str]) -> int:
     return 0
 
 
-def parse(arguments: List[str]) -> Tuple[Any, str, List[str]]:
+def parse(arguments: list[str]) -> tuple[Any, str, list[str]]:
     cfg: Any = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
@@ -105,7 +107,7 @@ def load(target: str, cfg: Any) -> Any:
         except AttributeError:
             raise Unusable(f"{name} has no {attribute}") from None
     if inspect.isclass(found):
-        found.__tproxy_cfg__ = cfg
+        setattr(found, "__tproxy_cfg__", cfg)
         found = found()
     else:
         try:
@@ -147,7 +149,7 @@ def execute_spec(spec: importlib.machinery.ModuleSpec, cfg: Any) -> types.Module
 
 
 def router_of(script: Any, target: str) -> Router:
-    proxy: Optional[Callable[..., Any]] = getattr(script, "proxy", None)
+    proxy: Callable[..., Any] | None = getattr(script, "proxy", None)
     if proxy is None:
         raise Unusable(f"{target} has no function proxy(data); a script needs one")
     for name in ("rewrite_request", "rewrite_response"):

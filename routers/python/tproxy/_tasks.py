@@ -1,11 +1,14 @@
 """``async def proxy``: a task for each question, on the loop that reads the wire."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import sys
 import time
 from collections import deque
-from typing import Any, Coroutine, Deque, Dict, Optional, Tuple
+from collections.abc import Coroutine
+from typing import Any
 
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, result_line
 from ._verdict import Attachment
@@ -23,18 +26,18 @@ class Tasks:
     def __init__(self, router: Router, wire: Wire) -> None:
         self._router = router
         self._wire = wire
-        self._tasks: Dict[Any, "asyncio.Task[None]"] = {}
+        self._tasks: dict[Any, asyncio.Task[None]] = {}
         #: What is to be written: texts that may be joined, and descriptors with a line of their own.
-        self._waiting: Deque[Tuple[str, Optional[Attachment]]] = deque()
+        self._waiting: deque[tuple[str, Attachment | None]] = deque()
         #: What the socket did not take yet, and the descriptor that goes with its first byte.
-        self._unsent: "memoryview" = memoryview(b"")
-        self._unsent_attachment: Optional[Attachment] = None
+        self._unsent: memoryview = memoryview(b"")
+        self._unsent_attachment: Attachment | None = None
         self._is_flush_due = False
         self._is_writer = False
 
     async def serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ended: "asyncio.Future[None]" = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         fd = self._wire.sock.fileno()
         self._loop.add_reader(fd, self._read)
         await self._ended
@@ -67,8 +70,8 @@ class Tasks:
         if self._wire.ended:
             self._end()
 
-    def _start(self, ident: Any, answer: "Coroutine[Any, Any, None]") -> None:
-        task: "asyncio.Task[None]"
+    def _start(self, ident: Any, answer: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None]
         if sys.version_info >= (3, 12):
             # Most functions do not wait at all: these are answered here and now.
             task = asyncio.Task(answer, loop=self._loop, eager_start=True)
@@ -79,12 +82,10 @@ class Tasks:
         self._tasks[ident] = task
         task.add_done_callback(lambda _: self._finished(ident, task))
 
-    def _finished(self, ident: Any, task: "asyncio.Task[None]") -> None:
+    def _finished(self, ident: Any, task: asyncio.Task[None]) -> None:
         self._tasks.pop(ident, None)
         if task.cancelled():
             self._put(cancelled_line(ident))  # before it had started
-        elif task.exception() is not None:
-            raise SystemExit(1)
 
     async def _answer(self, message: Any, received: float) -> None:
         ident, method = message["id"], message["method"]
@@ -101,7 +102,7 @@ class Tasks:
             text = failure_line(ident, error)
         self._put(text, attachment)
 
-    def _put(self, text: str, attachment: Optional[Attachment] = None) -> None:
+    def _put(self, text: str, attachment: Attachment | None = None) -> None:
         self._waiting.append((text, attachment))
         if not self._is_flush_due:
             self._is_flush_due = True
@@ -136,7 +137,7 @@ class Tasks:
 
     def _gather(self) -> None:
         """Take the next write: one line with its descriptor, or all lines up to the next such."""
-        lines = []
+        lines: list[str] = []
         while self._waiting:
             text, attachment = self._waiting[0]
             if attachment is not None:

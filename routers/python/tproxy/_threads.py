@@ -1,16 +1,18 @@
 """Plain functions in several threads: for scripts that wait, for a database say."""
 
+from __future__ import annotations
+
 import queue
 import threading
 import time
-from typing import Any, Deque, List, Optional, Set, Tuple
 from collections import deque
+from typing import Any, Optional
 
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, result_line
 from ._verdict import Attachment
 from ._wire import Wire
 
-Answer = Tuple[str, Optional[Attachment]]
+Answer = tuple[str, Optional[Attachment]]
 
 
 class Outbox:
@@ -18,10 +20,10 @@ class Outbox:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._waiting: Deque[Answer] = deque()
+        self._waiting: deque[Answer] = deque()
         self._lock = threading.Lock()
 
-    def put(self, text: str, attachment: Optional[Attachment] = None) -> None:
+    def put(self, text: str, attachment: Attachment | None = None) -> None:
         self._waiting.append((text, attachment))
         # Asked again after the lock is free: an answer may have come when it was just being given up.
         while self._waiting and self._lock.acquire(blocking=False):
@@ -31,7 +33,7 @@ class Outbox:
                 self._lock.release()
 
     def _write(self) -> None:
-        lines: List[str] = []
+        lines: list[str] = []
         while self._waiting:
             text, attachment = self._waiting.popleft()
             if attachment is None:
@@ -46,10 +48,10 @@ class Outbox:
 
 
 def serve_threads(router: Router, wire: Wire) -> None:
-    questions: "queue.SimpleQueue[Optional[Tuple[Any, float]]]" = queue.SimpleQueue()
+    questions: queue.SimpleQueue[tuple[Any, float] | None] = queue.SimpleQueue()
     outbox = Outbox(wire)
-    cancelled: Set[int] = set()
-    open_ids: Set[Any] = set()
+    cancelled: set[int] = set()
+    open_ids: set[Any] = set()
 
     def answer() -> None:
         while True:

@@ -4,16 +4,18 @@ Connection bytes travel as JSON strings with one character per byte (U+0000 to U
 what Python calls latin-1.
 """
 
+from __future__ import annotations
+
 import json
 import os
-from collections.abc import Mapping as AbstractMapping
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, TypedDict, Union
+from collections.abc import Iterable, Mapping
+from typing import Any, Callable, TypedDict, Union
 
 #: Bytes for a client or a remote. A ``str`` is taken as latin-1.
 ByteString = Union[bytes, bytearray, memoryview, str]
 
 #: ``"host:port"``, ``"[v6]:port"``, ``"unix:/path"`` or ``(host, port)``.
-Remote = Union[str, bytes, Tuple[Union[str, bytes], Union[int, str]], List[Union[str, int]]]
+Remote = Union[str, bytes, tuple[Union[str, bytes], Union[int, str]], list[Union[str, int]]]
 
 
 class Verdict(TypedDict, total=False):
@@ -21,12 +23,12 @@ class Verdict(TypedDict, total=False):
 
     remote: Remote
     remotes: Iterable[Remote]
-    data: Union[ByteString, Iterable[ByteString]]
-    reply: Union[ByteString, Iterable[ByteString]]
+    data: ByteString | Iterable[ByteString]
+    reply: ByteString | Iterable[ByteString]
     reply_when: str
-    close: Union[bool, ByteString, Iterable[ByteString]]
+    close: bool | ByteString | Iterable[ByteString]
     reset: bool
-    file: Union[str, bytes, int, "os.PathLike[str]", "os.PathLike[bytes]", Any]
+    file: str | bytes | int | os.PathLike[str] | os.PathLike[bytes] | Any
     offset: int
     nbytes: int
     wait: int
@@ -36,7 +38,7 @@ class Verdict(TypedDict, total=False):
     inactivity_timeout: float
     extra: Any
     bind: str
-    tags: List[str]
+    tags: list[str]
     note: str
 
 
@@ -44,9 +46,7 @@ class Verdict(TypedDict, total=False):
 LINE_BYTES_MAX = 16 * 1024 * 1024
 
 #: JSON text of any value. Characters stay as they are: two bytes for a byte above 0x7f, not six.
-json_text: Callable[[Any], str] = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), allow_nan=False
-).encode
+json_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
 class Attachment:
@@ -68,7 +68,7 @@ class Attachment:
             pass
 
 
-def encode(verdict: Any, asked: str = "proxy") -> Tuple[str, Optional[Attachment]]:
+def encode(verdict: Any, asked: str = "proxy") -> tuple[str, Attachment | None]:
     """The JSON text of a verdict, and the descriptor to send along with it.
 
     Raises TypeError or ValueError, whose text names the key that is wrong. A descriptor in a
@@ -76,11 +76,11 @@ def encode(verdict: Any, asked: str = "proxy") -> Tuple[str, Optional[Attachment
     """
     if verdict is None:
         return "null", None
-    if not isinstance(verdict, AbstractMapping):
+    if type(verdict) is not dict and not isinstance(verdict, Mapping):
         raise TypeError(f"{asked}() must return a dict or None, not {described(verdict)}")
     attachment = attached(verdict)
     try:
-        text = "{" + ",".join(members(verdict, attachment)) + "}"
+        text = object_text(plain(verdict, attachment))
         if len(text) * 2 > LINE_BYTES_MAX - 1024 and len(text.encode()) > LINE_BYTES_MAX - 1024:
             raise ValueError(f"the verdict is longer than tproxy reads ({LINE_BYTES_MAX} bytes); use 'file'")
         if not text.isascii():
@@ -98,33 +98,41 @@ def described(value: Any) -> str:
     return type(value).__name__
 
 
-def members(verdict: Mapping[Any, Any], attachment: Optional[Attachment]) -> Iterable[str]:
+def plain(verdict: Mapping[Any, Any], attachment: Attachment | None) -> dict[str, Any]:
+    """The verdict with nothing in it but what JSON has."""
+    values: dict[str, Any] = {}
     for key, value in verdict.items():
-        if type(key) is not str:
+        convert = CONVERSIONS.get(key)
+        if value is not None and convert is not None:
+            value = convert(key, value)
+        elif not isinstance(key, str):
             raise TypeError(f"the key {key!r} is not a str")
-        if key == "attached":
+        elif key == "attached":
             raise ValueError("attached: this key belongs to the tproxy package")
-        if value is None:
-            yield json_text(key) + ":null"
-        elif key == "file":
-            if attachment is not None:
-                if not is_decided_before_file(verdict):
-                    yield f'"file":{attachment.fd},"attached":true'
+        elif key == "file" and value is not None:
+            if attachment is None:
+                value = os.fsdecode(value)
+            elif is_decided_before_file(verdict):
+                continue
             else:
-                yield '"file":' + json_text(os.fsdecode(value))
-        else:
-            convert = CONVERSIONS.get(key)
-            if convert is not None:
-                value = convert(key, value)
-            yield json_text(key) + ":" + value_json(key, value)
+                value = attachment.fd
+                values["attached"] = True
+        values[key] = value
+    return values
 
 
-def value_json(key: str, value: Any) -> str:
+def object_text(values: dict[str, Any]) -> str:
+    """JSON text, or an error that names the key."""
     try:
-        return json_text(value)
-    except (TypeError, ValueError) as error:
-        # From None: where in the json module it happened tells the user nothing.
-        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{key}: {error}") from None
+        return json_text(values)
+    except (TypeError, ValueError):
+        for key, value in values.items():
+            try:
+                json_text(value)
+            except (TypeError, ValueError) as error:
+                # From None: where in the json module it happened tells the user nothing.
+                raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{key}: {error}") from None
+        raise
 
 
 def is_decided_before_file(verdict: Mapping[Any, Any]) -> bool:
@@ -133,7 +141,7 @@ def is_decided_before_file(verdict: Mapping[Any, Any]) -> bool:
     return any(verdict.get(key) not in (None, False) for key in ("remote", "remotes", "close"))
 
 
-def attached(verdict: Mapping[Any, Any]) -> Optional[Attachment]:
+def attached(verdict: Mapping[Any, Any]) -> Attachment | None:
     """The descriptor in a verdict, if its ``file`` is one and not a path."""
     value = verdict.get("file")
     if value is None or isinstance(value, (str, bytes, os.PathLike)):
@@ -170,9 +178,9 @@ def byte_text(key: str, value: Any) -> str:
         except (AttributeError, OSError, ValueError):
             pass
         return chunk_text(key, value.read())
-    if isinstance(value, AbstractMapping) or not hasattr(value, "__iter__"):
+    if isinstance(value, Mapping) or not hasattr(value, "__iter__"):
         raise TypeError(f"{key}: bytes are needed, not {described(value)}")
-    chunks: List[str] = []
+    chunks: list[str] = []
     length = 0
     for chunk in value:
         text = chunk_text(key, chunk)
@@ -223,12 +231,12 @@ def remote_json(key: str, value: Any) -> Any:
 
 
 def remotes_json(key: str, value: Any) -> Any:
-    if isinstance(value, (str, bytes, AbstractMapping)) or not hasattr(value, "__iter__"):
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
         raise TypeError(f"{key}: a list of remotes is needed, not {value!r:.100}")
     return [remote_json(key, remote) for remote in value]
 
 
-CONVERSIONS: Dict[str, Callable[[str, Any], Any]] = {
+CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
     "remote": remote_json,
     "remotes": remotes_json,
     "data": byte_text,

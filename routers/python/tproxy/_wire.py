@@ -1,5 +1,7 @@
 """The socket to tproxy: JSON lines in, JSON lines and descriptors out."""
 
+from __future__ import annotations
+
 import array
 import fcntl
 import json
@@ -7,13 +9,13 @@ import os
 import select
 import socket
 import sys
-from typing import Any, List, Optional
+from typing import Any
 
 from ._verdict import Attachment
 
 RECV_BYTES = 256 * 1024
 
-_taken: "Optional[Wire]" = None
+_taken: Wire | None = None
 
 
 def log(text: str) -> None:
@@ -25,7 +27,7 @@ def log(text: str) -> None:
         pass
 
 
-def take_over() -> "Wire":
+def take_over() -> Wire:
     """Move the socket away from fd 0 and 1, so that the script's own input and output are harmless.
 
     0 becomes /dev/null and 1 a copy of stderr: a stray ``print`` is a line in the log, not a broken
@@ -76,7 +78,7 @@ class Wire:
         self._recv_into = sock.recv_into
         self._scan = json.JSONDecoder().raw_decode
 
-    def read(self, flags: int = 0) -> List[Any]:
+    def read(self, flags: int = 0) -> list[Any]:
         """The messages of one read: none if no line is complete, or if the wire has ended."""
         try:
             count = self._recv_into(self._buffer, 0, flags)
@@ -100,13 +102,13 @@ class Wire:
             self._rest += self._view[end:count]
         return self._messages(self._view[:end])
 
-    def _messages(self, lines: Any) -> List[Any]:
+    def _messages(self, lines: Any) -> list[Any]:
         """Parse whole lines without splitting them: the parser says where a message ended."""
         try:
             text = str(lines, "utf-8")
         except UnicodeDecodeError:
             text = str(lines, "utf-8", "surrogateescape")
-        messages: List[Any] = []
+        messages: list[Any] = []
         scan = self._scan
         position, length = 0, len(text)
         while position < length:
@@ -147,7 +149,7 @@ class Wire:
         finally:
             attachment.close()
 
-    def send_with(self, data: bytes, attachment: Attachment, flags: int = 0) -> int:
+    def send_with(self, data: bytes | memoryview, attachment: Attachment, flags: int = 0) -> int:
         rights = array.array("i", [attachment.fd]).tobytes()
         return self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)], flags)
 

@@ -1,8 +1,11 @@
 """The client of a connection whose remote failed, and the errors of remotes: what
 ``proxy_error(client, error)`` gets."""
 
+from __future__ import annotations
+
 import builtins
-from typing import Any, List, Mapping, Optional, Type
+from collections.abc import Mapping
+from typing import Any
 
 from ._question import Address, address
 
@@ -14,9 +17,9 @@ class RemoteError(Exception):
     #: ``loop``, ``reset``, ``inactivity_timeout``, ``file``.
     type: str = ""
     #: The system's error number, if it was the system's error.
-    errno: Optional[int] = None
+    errno: int | None = None
     #: The remotes that were tried, each a dict with ``remote``, ``type`` and ``message``.
-    attempts: List[Mapping[str, Any]]
+    attempts: list[Mapping[str, Any]]
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -59,9 +62,9 @@ class ClientConnection:
     """The connection whose remote failed."""
 
     #: The client's address; None on a Unix listener.
-    addr: Optional[Address]
+    addr: Address | None
     #: The remote that was tried last, as text.
-    remote: Optional[str]
+    remote: str | None
     #: The connection's id.
     connection: str
     #: The listener, as it was given with ``-b``.
@@ -98,7 +101,7 @@ def error_from(params: Mapping[str, Any]) -> RemoteError:
     return error
 
 
-ERRORS: Mapping[str, Type[RemoteError]] = {
+ERRORS: Mapping[str, type[RemoteError]] = {
     "connect_refused": ConnectionRefused,
     "connect_timeout": ConnectionTimeout,
     "connect_failed": ConnectionError,

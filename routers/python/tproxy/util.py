@@ -1,7 +1,8 @@
 """Small functions under the import names of the classic tproxy."""
 
+from __future__ import annotations
+
 import socket
-from typing import Tuple, Union
 
 #: Where tproxy itself listens unless told otherwise.
 DEFAULT_PORT = 5000
@@ -11,9 +12,7 @@ class InvalidAddress(ValueError, RuntimeError):
     """The text is no address. (The classic raised RuntimeError.)"""
 
 
-def parse_address(
-    netloc: Union[str, bytes, Tuple[str, int]], default_port: int = DEFAULT_PORT
-) -> Tuple[str, int]:
+def parse_address(netloc: str | bytes | tuple[str, int], default_port: int = DEFAULT_PORT) -> tuple[str, int]:
     """``host:port`` as ``(host, port)``; a tuple as it is.
 
     The port may be left out, and so may the host, which is then ``0.0.0.0``. An IPv6 host with a
