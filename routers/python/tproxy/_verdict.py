@@ -79,12 +79,14 @@ def encode(verdict: Any, asked: str = "proxy") -> tuple[str, Attachment | None]:
     if type(verdict) is not dict and not isinstance(verdict, Mapping):
         raise TypeError(f"{asked}() must return a dict or None, not {described(verdict)}")
     attachment = attached(verdict)
+    if attachment is not None and is_decided_before_file(verdict):
+        attachment.close()
+        attachment = None
+        verdict = {key: value for key, value in verdict.items() if key != "file"}
     try:
         text = object_text(plain(verdict, attachment))
         if len(text) * 2 > LINE_BYTES_MAX - 1024 and len(text.encode()) > LINE_BYTES_MAX - 1024:
             raise ValueError(f"the verdict is longer than tproxy reads ({LINE_BYTES_MAX} bytes); use 'file'")
-        if not text.isascii():
-            text.encode()
     except BaseException:
         if attachment is not None:
             attachment.close()
@@ -111,9 +113,7 @@ def plain(verdict: Mapping[Any, Any], attachment: Attachment | None) -> dict[str
             raise ValueError("attached: this key belongs to the tproxy package")
         elif key == "file" and value is not None:
             if attachment is None:
-                value = os.fsdecode(value)
-            elif is_decided_before_file(verdict):
-                continue
+                value = path_text(key, value)
             else:
                 value = attachment.fd
                 values["attached"] = True
@@ -124,15 +124,25 @@ def plain(verdict: Mapping[Any, Any], attachment: Attachment | None) -> dict[str
 def object_text(values: dict[str, Any]) -> str:
     """JSON text, or an error that names the key."""
     try:
-        return json_text(values)
+        text = json_text(values)
+        if not text.isascii():
+            text.encode()  # half a character (a lone surrogate) is refused here
+        return text
     except (TypeError, ValueError):
         for key, value in values.items():
             try:
-                json_text(value)
+                json_text(value).encode()
             except (TypeError, ValueError) as error:
                 # From None: where in the json module it happened tells the user nothing.
                 raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{key}: {error}") from None
         raise
+
+
+def path_text(key: str, value: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+    try:
+        return os.fsencode(value).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{key}: the path is not UTF-8; open it and give the descriptor") from None
 
 
 def is_decided_before_file(verdict: Mapping[Any, Any]) -> bool:
