@@ -1,0 +1,26 @@
+# The router of the protocol's transcripts:  tproxy --router 'jq -c --unbuffered -f conformance.jq'
+
+def verdict:
+  .data as $data
+  | ($data | split("\n")) as $lines
+  | $lines[0] as $line
+  | if .state == {n: 1} then {close: ("n=1 " + $data)}
+    elif ($lines | length) < 2 then null
+    elif $line | test("^remote .") then {remote: $line[7:]}
+    elif $line == "close" then {close: true}
+    elif $line | startswith("bye ") then {close: ($line[4:] + "\n")}
+    elif $line | test("^file .") then {file: $line[5:]}
+    elif $line | test("^wait [1-9][0-9]*$") then
+      ($line[5:] | tonumber) as $count
+      | if ($data | length) < $count then {wait: $count} else {close: $data} end
+    elif $line == "state" then {reply: "more\n", consume: 6, state: {n: 1}}
+    else {close: "?\n"} end;
+
+select(.id) | {jsonrpc: "2.0", id} +
+  if .method == "hello" then
+    {result: {protocol: 1, name: "conformance", methods: ["proxy", "proxy_error", "cancel", "shutdown"], max_in_flight: 64}}
+  elif .method == "proxy" and (.params.data | startswith("error\n")) and .params.state == null then
+    {error: {code: -32000, message: "asked to fail"}}
+  elif .method == "proxy" then {result: (.params | verdict)}
+  elif .method == "proxy_error" then {result: {close: ("502 " + .params.type + "\n")}}
+  else {error: {code: -32601, message: "method not found"}} end
