@@ -24,15 +24,22 @@ def replay_all(test: RouterTest, *command: Any) -> None:
                 replay(test, steps, *command)
 
 
+def comparable(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer without the text of its error, which is the router's own."""
+    if "error" in answer:
+        return {**answer, "error": answer["error"]["code"]}
+    return answer
+
+
 def replay(test: RouterTest, steps: list[dict[str, Any]], *command: Any) -> None:
     router = test.start(*command)
     wanted: list[Any] = []
     for step in [*steps, {"to": "end"}]:
         if "from" in step:
-            wanted.append(step["line"])
+            wanted.append(comparable(step["line"]))
             continue
         while wanted:  # in any order between two lines of ours
-            answer = router.receive()
+            answer = comparable(router.receive())
             test.assertIn(answer, wanted)
             wanted.remove(answer)
         if "line" in step:

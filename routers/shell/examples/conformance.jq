@@ -1,5 +1,16 @@
 # The router of the protocol's transcripts:  tproxy --router 'jq -c --unbuffered -f conformance.jq'
 
+# Paths are text, not bytes: what came as one character for each byte is decoded.
+def from_utf8:
+  reduce explode[] as $byte ({text: [], code: 0, more: 0};
+    if .more > 0 then
+      .code = .code * 64 + $byte % 64 | .more -= 1 | if .more == 0 then .text += [.code] else . end
+    elif $byte < 128 then .text += [$byte]
+    elif $byte < 224 then .code = $byte % 32 | .more = 1
+    elif $byte < 240 then .code = $byte % 16 | .more = 2
+    else .code = $byte % 8 | .more = 3 end)
+  | .text | implode;
+
 def verdict:
   .data as $data
   | ($data | split("\n")) as $lines
@@ -9,7 +20,7 @@ def verdict:
     elif $line | test("^remote .") then {remote: $line[7:]}
     elif $line == "close" then {close: true}
     elif $line | startswith("bye ") then {close: ($line[4:] + "\n")}
-    elif $line | test("^file .") then {file: $line[5:]}
+    elif $line | test("^file .") then {file: ($line[5:] | from_utf8)}
     elif $line | test("^wait [1-9][0-9]*$") then
       ($line[5:] | tonumber) as $count
       | if ($data | length) < $count then {wait: $count} else {close: $data} end
