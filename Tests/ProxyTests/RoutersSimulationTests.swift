@@ -20,7 +20,7 @@ final class History {
     enum Place: Equatable {
         case waiting(since: Int64)
         case with(RouterID, id: UInt64, since: Int64)
-        case answered
+        case answered(by: RouterID)
     }
 
     /// A router process as the world sees it.
@@ -32,7 +32,7 @@ final class History {
         var isBlocked = false
         var lastID: UInt64 = 1
         /// What it believes it has to answer, oldest first; the asker, or nil where the client has left.
-        var open: [(id: UInt64, asker: UInt64?, since: Int64, event: Int)] = []
+        var open: [(id: UInt64, asker: UInt64?, since: Int64, deadline: Int64, event: Int)] = []
         /// Which event of the history it wrote at last, and when.
         var lastWrote = (event: 0, at: Int64(0))
         var blockedSince: Int64 = 0
@@ -42,6 +42,8 @@ final class History {
 
     let seed: UInt64
     var dice: Dice
+    /// Routers answer seldom, and more time passes.
+    let isSlow: Bool
     let limits: RouterLimits
     var routers: Routers
     var now: Int64 = 0
@@ -53,6 +55,9 @@ final class History {
     var holder: RouterID?
     var nextAsker: UInt64 = 1
     var lastSpawned: UInt64 = 0
+    var lastGeneration = 1
+    /// No new generation was started since the last reload was asked for.
+    var reloadIsDue = false
     var reloads = 0
     var reloadsAnswered = 0
     var readies = 0
@@ -73,6 +78,7 @@ final class History {
         limits.waitingTimeoutMilliseconds = Int64(dice.number(1000...20_000))
         limits.progressMaxMilliseconds = Int64(dice.number(1000...20_000))
         self.limits = limits
+        isSlow = dice.chance(1, 2)
         self.dice = dice
         routers = Routers(limits: limits)
     }
@@ -115,7 +121,9 @@ final class History {
     func perform(_ action: RouterAction) {
         if isOver, case .note = action {} else { must(!isOver, "\(action) after the end") }
         switch action {
-        case .spawn(let router, _, _):
+        case .spawn(let router, _, let generation):
+            if generation != lastGeneration { reloadIsDue = false }
+            lastGeneration = generation
             must(router.number > lastSpawned, "a router's id is used again")
             lastSpawned = router.number
             processes[router.number] = Process(spawnedAt: now)
@@ -130,6 +138,7 @@ final class History {
             let isNeeded = processes[router.number]?.open.contains {
                 $0.asker != nil && now - $0.since < limits.routerTimeoutMilliseconds
             }
+            must(!clients.values.contains { $0.place == .answered(by: router) }, "an answer is being carried out")
             must(isNeeded == false, "a router with open questions is sent away")
             processes[router.number]?.wasToldToGo = true
             processes[router.number]?.open = []
@@ -153,9 +162,6 @@ final class History {
             must(readies == 1, "ready twice")
         case .bootFailed:
             must(readies == 0, "boot failed after ready")
-            for asker in order where processes.values.allSatisfy({ $0.state != .greeted }) {
-                must(clients[asker].map { $0.place != .answered } ?? true, "answered without a router")
-            }
         case .reloaded, .reloadFailed:
             reloadsAnswered += 1
             must(reloadsAnswered <= reloads, "more answers than reloads")
@@ -181,7 +187,7 @@ final class History {
         must(question.kind == .proxy || process.abilities.answersProxyError, "proxy_error is not implemented")
         process.lastID = question.id
         events += 1
-        process.open.append((question.id, asker, now, events))
+        process.open.append((question.id, asker, now, now + limits.routerTimeoutMilliseconds, events))
         processes[router.number] = process
         clients[asker]?.place = .with(router, id: question.id, since: now)
     }
@@ -253,7 +259,7 @@ extension History {
         switch dice.number(0...99) {
         case 0..<25: for _ in 0..<dice.number(1...6) { ask() }
         case 25..<32: withdraw()
-        case 32..<55: for _ in 0..<dice.number(1...4) { answer() }
+        case 32..<55: for _ in 0..<dice.number(1...4) where !isSlow || dice.chance(1, 8) { answer() }
         case 55..<59: strayAnswer()
         case 59..<63: applySomething()
         case 63..<67: progress()
@@ -263,7 +269,7 @@ extension History {
         case 76..<86: comeUp()
         case 86..<89: reload()
         case 89..<92: goAway()
-        case 92..<98: tick(Int64(dice.number(1...800)))
+        case 92..<98: tick(Int64(dice.number(1...(isSlow ? 3000 : 800))))
         case 98: if let deadline = routers.nextDeadline { tick(deadline - now) }
         default: tick(Int64(dice.number(1000...100_000)))
         }
@@ -323,7 +329,7 @@ extension History {
             routers.applied(answer.token, now: now)
             end(answer.asker.rawValue)
         } else {
-            clients[answer.asker.rawValue]?.place = .answered
+            clients[answer.asker.rawValue]?.place = .answered(by: RouterID(number: number))
             held.append(answer.asker.rawValue)
         }
     }
@@ -353,10 +359,17 @@ extension History {
     }
 
     func progress() {
-        guard let number = pick(greeted), let entry = pick(processes[number]?.open ?? []) else { return }
+        guard let number = pick(greeted), let open = processes[number]?.open, !open.isEmpty else { return }
+        let index = dice.number(0...(open.count - 1))
+        let entry = open[index]
         let milliseconds = pick([Int64.min, -1, 0, 100, 3000, 60_000, .max]) ?? 0
         routers.progressed(RouterID(number: number), id: entry.id, milliseconds: milliseconds, now: now)
         wrote(number)
+        if entry.asker != nil {
+            let wished = now + max(0, min(milliseconds, limits.progressMaxMilliseconds))
+            let latest = entry.since + limits.progressMaxMilliseconds
+            processes[number]?.open[index].deadline = max(entry.deadline, min(wished, latest))
+        }
     }
 
     func wrote(_ number: UInt64) {
@@ -418,6 +431,7 @@ extension History {
 
     func reload() {
         reloads += 1
+        reloadIsDue = true
         routers.reload(now: now)
     }
 
@@ -437,11 +451,15 @@ extension History {
         now += milliseconds
         // In this order: what a router wrote has been read before its silence is judged.
         routers.advance(now: now)
-        // Those that a router without cancel kept too long are free again there.
         drainActions()
+        // Those that a router without cancel kept too long are free again there.
         for (number, process) in processes where process.state == .greeted {
-            processes[number]?.open = process.open.filter { entry in
-                entry.asker != nil || now - entry.since < limits.routerTimeoutMilliseconds
+            processes[number]?.open = process.open.filter { $0.asker != nil || now < $0.deadline }
+            must(process.open.allSatisfy { $0.asker == nil || now < $0.deadline }, "a question at \(number) is too old")
+        }
+        for client in clients.values {
+            if case .waiting(let since) = client.place {
+                must(now - since < limits.waitingTimeoutMilliseconds, "a question waits too long")
             }
         }
     }
@@ -504,6 +522,13 @@ extension History {
 
     func finish() {
         settleDown()
+        for _ in 0..<50 where reloadIsDue && readies > 0 {
+            for number in processes.keys.sorted() where processes[number]?.state == .starting { greet(number) }
+            check()
+            goAway()
+            check()
+        }
+        must(!reloadIsDue || readies == 0, "a reload was forgotten")
         routers.drain(now: now)
         check()
         for _ in 0..<100 where !isOver {
@@ -548,7 +573,7 @@ struct RoutersSimulationTests {
             totals.lost += counters.lost
         }
         // The histories are about something.
-        #expect(totals.answered > totals.asked / 3)
+        #expect(totals.answered > totals.asked / 5)
         for count in [totals.replayed, totals.failed, totals.withdrawn, totals.lost] { #expect(count > 5000) }
     }
 }
