@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -111,6 +113,40 @@ class Conversation(RouterTest):
         router = self.program("import tproxy\ntproxy.run(lambda data: {'close': data[::-1]})\n")
         every = bytes(range(256))
         self.assertEqual(router.ask(every), {"close": every[::-1].decode("latin-1")})
+
+    def test_a_socket_that_does_not_block_is_made_to(self) -> None:
+        script = self.write("program.py", ROUTE)
+        code = "import os, sys; os.set_blocking(0, False); os.execv(sys.executable, [sys.executable, sys.argv[1]])"
+        router = self.start(sys.executable, "-c", code, script)
+        router.hello()
+        # Found in the kernel's words: no file of the router's has O_NONBLOCK (04000).
+        for path in pathlib.Path(f"/proc/{router.process.pid}/fdinfo").iterdir():
+            flags = next(line.split()[1] for line in path.read_text().splitlines() if line.startswith("flags:"))
+            self.assertFalse(int(flags, 8) & os.O_NONBLOCK, path.name)
+
+    def test_questions_behind_a_slow_one_are_dropped_when_tproxy_is_gone(self) -> None:
+        fifo = self.folder / "fifo"
+        router = self.program(
+            f"""
+            import os, time, tproxy
+            os.mkfifo({str(fifo)!r})
+
+            def proxy(data):
+                print("asked", data)
+                open({str(fifo)!r}).read()
+                time.sleep(0.01)
+
+            tproxy.run(proxy)
+            """
+        )
+        router.hello()
+        router.process.send_signal(signal.SIGSTOP)
+        router.send(*(router.question(b"%d" % n) for n in range(50)))
+        router.process.send_signal(signal.SIGCONT)
+        with open(fifo, "w"):
+            router.sock.close()
+        self.assertEqual(router.wait(), 0)
+        self.assertEqual(router.stderr().count("asked"), 1)
 
     def test_sigint_is_ignored_and_sigterm_ends_it(self) -> None:
         router = self.program(ROUTE)
@@ -391,6 +427,27 @@ class Prints(RouterTest):
             """
         )
         self.assertEqual(router.ask(b"x"), {"close": "0"})
+
+    def test_a_forked_child_does_not_keep_the_socket(self) -> None:
+        router = self.program(
+            """
+            import os, signal
+            import tproxy
+
+            def proxy(data):
+                child = os.fork()
+                if not child:
+                    print("forked")
+                    signal.pause()
+                return {"state": child}
+
+            tproxy.run(proxy)
+            """
+        )
+        child = router.ask(b"x")["state"]
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        self.assertEqual(router.end(), 0)
+        self.assertEqual(router.receive_line(), b"")
 
 
 class Pipelining(RouterTest):

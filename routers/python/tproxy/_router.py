@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import signal
 import socket
 import sys
 import time
@@ -65,11 +64,6 @@ def run(
 def serve(router: Router, wire: Wire) -> None:
     if wire.ended:  # a script of the runner that called run() by itself
         return
-    try:
-        # Ctrl-C goes to the whole terminal; tproxy decides when its routers end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:
-        pass  # not in the main thread
     if router.is_async:
         from ._tasks import serve_tasks
 
@@ -279,6 +273,8 @@ def serve_plain(router: Router, wire: Wire) -> None:
                     cancelled.update(ident for ident in map(cancelled_id, more) if ident is not None)
                     later += more
                     written = monotonic()
+                    if wire.ended and wire.is_hung_up():
+                        return  # nobody is there to hear the rest
             flush(wire, answers)
     finally:
         flush(wire, answers)  # the function ended the process: those before it have their answers

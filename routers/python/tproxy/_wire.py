@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import select
+import signal
 import socket
 import sys
 from typing import Any
@@ -46,6 +47,14 @@ def take_over() -> Wire:
     except OSError:
         os.close(fd)
         raise NotASocket from None
+    sock.setblocking(True)  # whoever had it before us may have changed that
+    # A forked child (of multiprocessing, say) that outlives us must not keep the wire open.
+    os.register_at_fork(after_in_child=sock.close)
+    try:
+        # Ctrl-C goes to the whole terminal; tproxy decides when its routers end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:
+        pass  # not in the main thread
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     try:
