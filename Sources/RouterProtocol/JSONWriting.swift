@@ -1,4 +1,4 @@
-// What tproxy writes as JSON: text and byte strings escaped in runs, and plain numbers.
+// What tproxy writes as JSON: text and byte strings, escaped a piece at a time, and plain numbers.
 
 extension [UInt8] {
     mutating func append(_ json: StaticString) {
@@ -7,7 +7,7 @@ extension [UInt8] {
 
     mutating func append(json text: String) {
         var text = text
-        unsafe text.withUTF8 { unsafe append(escaping: $0, asBytes: false) }
+        text.withUTF8 { unsafe append(escaping: $0, asBytes: false) }
     }
 
     /// Appends bytes as a string with one character per byte.
@@ -15,42 +15,56 @@ extension [UInt8] {
         unsafe bytes.withUnsafeBufferPointer { unsafe append(escaping: $0, asBytes: true) }
     }
 
+    /// How many bytes are escaped on the stack before they are appended in one go.
+    private static let pieceBytes = 256
+
     /// `asBytes`: a byte from 0x80 on is a character of its own; otherwise it is a part of UTF-8 and is copied.
     private mutating func append(escaping bytes: UnsafeBufferPointer<UInt8>, asBytes: Bool) {
         append(UInt8(ascii: "\""))
-        var index = 0
-        while index < bytes.count {
-            let runStart = index
-            while index < bytes.count, unsafe Self.isPlain(bytes[index], asBytes) { index &+= 1 }
-            if index > runStart {
-                unsafe append(contentsOf: UnsafeBufferPointer(rebasing: bytes[runStart..<index]))
-            }
-            guard index < bytes.count else { break }
-            let byte = unsafe bytes[index]
-            index &+= 1
-            switch byte {
-            case UInt8(ascii: "\""): append("\\\"")
-            case UInt8(ascii: "\\"): append("\\\\")
-            case UInt8(ascii: "\n"): append("\\n")
-            case UInt8(ascii: "\r"): append("\\r")
-            case UInt8(ascii: "\t"): append("\\t")
-            case 0x80...0xff:
-                append(0xc0 | byte &>> 6)
-                append(0x80 | byte & 0x3f)
-            default:
-                append("\\u00")
-                append(Self.hexDigits(byte &>> 4))
-                append(Self.hexDigits(byte & 0xf))
+        // No byte takes more than the six characters of \u0000.
+        unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 6 * Self.pieceBytes) { piece in
+            var index = 0
+            while index < bytes.count {
+                let end = Swift.min(index &+ Self.pieceBytes, bytes.count)
+                var count = 0
+                while index < end {
+                    unsafe Self.escape(bytes[index], asBytes, into: piece, &count)
+                    index &+= 1
+                }
+                unsafe append(contentsOf: UnsafeBufferPointer(rebasing: piece[..<count]))
             }
         }
         append(UInt8(ascii: "\""))
     }
 
-    private static func isPlain(_ byte: UInt8, _ asBytes: Bool) -> Bool {
-        byte >= 0x20 && byte != UInt8(ascii: "\"") && byte != UInt8(ascii: "\\") && !(asBytes && byte >= 0x80)
+    @inline(__always)
+    private static func escape(
+        _ byte: UInt8, _ asBytes: Bool, into piece: UnsafeMutableBufferPointer<UInt8>, _ count: inout Int
+    ) {
+        func put(_ character: UInt8) {
+            unsafe piece[count] = character
+            count &+= 1
+        }
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"):
+            put(UInt8(ascii: "\\"))
+            put(byte)
+        case 0x80...0xff where asBytes:
+            put(0xc0 | byte &>> 6)
+            put(0x80 | byte & 0x3f)
+        case 0x20...0xff:
+            put(byte)
+        case 0x09, 0x0a, 0x0d:
+            put(UInt8(ascii: "\\"))
+            put(byte == 0x09 ? UInt8(ascii: "t") : byte == 0x0a ? UInt8(ascii: "n") : UInt8(ascii: "r"))
+        default:
+            for character in "\\u00".utf8 { put(character) }
+            put(hexDigit(byte &>> 4))
+            put(hexDigit(byte & 0xf))
+        }
     }
 
-    private static func hexDigits(_ nibble: UInt8) -> UInt8 {
+    private static func hexDigit(_ nibble: UInt8) -> UInt8 {
         nibble < 10 ? UInt8(ascii: "0") &+ nibble : UInt8(ascii: "a") &+ nibble &- 10
     }
 
