@@ -38,8 +38,8 @@ struct Field {
         return max(1, milliseconds)
     }
 
-    /// Longest time a router can ask for.
-    static let secondsMax = 1_000_000
+    /// Longest time a router can ask for: a day. Beyond that it is a mistake.
+    static let secondsMax = 86400
 
     func text(in line: Span<UInt8>, bytesMax: Int) throws(ProtocolError) -> String {
         guard line.kind(of: value) == .string else { throw wrongType("must be a string") }

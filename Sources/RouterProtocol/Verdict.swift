@@ -151,7 +151,7 @@ public struct VerdictLimits: Equatable, Sendable {
     /// `state` comes back in a question, whose line is bounded.
     public static let stateBytesMax = 32768
     public static let extraBytesMax = 32768
-    public static let remotesMax = 32
+    public static let remotesMax = 64
     public static let tagsMax = 16
     public static let tagBytesMax = 128
     public static let noteBytesMax = 1024

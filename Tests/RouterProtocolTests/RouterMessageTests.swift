@@ -52,7 +52,7 @@ import Testing
         for bad in [
             #"{}"#, #"{"id":7}"#, #"{"seconds":1}"#, #"{"id":-1,"seconds":1}"#, #"{"id":7,"seconds":0}"#,
             #"{"id":7,"seconds":-1}"#, #"{"id":7,"seconds":1e999}"#, #"{"id":7,"seconds":"1"}"#, "[7,1]", "null",
-            #"{"id":7,"seconds":1000001}"#, #"{"id":1e30,"seconds":1}"#,
+            #"{"id":7,"seconds":86401}"#, #"{"id":1e30,"seconds":1}"#,
         ] {
             #expect(lineFault(#"{"jsonrpc":"2.0","method":"progress","params":"# + bad + "}") == .badParameters)
         }
