@@ -119,6 +119,28 @@ class Tasks(RouterTest):
         self.assertEqual(router.ask(b"x"), {"close": "x"})
         self.assertEqual(router.stderr().count("cancelled a"), 1)
 
+    def test_progress_is_told_ahead_of_the_answer(self) -> None:
+        for kind, options in (("async def", ""), ("def", ", threads=2"), ("def", "")):
+            with self.subTest(kind + options):
+                router = self.program(
+                    f"""
+                    import tproxy
+
+                    {kind} proxy(data, question):
+                        question.progress(float(data))
+                        return {{"close": True}}
+
+                    tproxy.run(proxy{options})
+                    """
+                )
+                question = router.question(b"2.5")
+                router.send(question)
+                params = {"id": question["id"], "seconds": 2.5}
+                self.assertEqual(router.receive(), {"jsonrpc": "2.0", "method": "progress", "params": params})
+                self.assertEqual(router.receive()["result"], {"close": True})
+                for wrong in (b"0", b"-1", b"nan", b"inf", b"86401"):
+                    self.assertIn("seconds must be", router.ask_for_error(wrong))
+
     @unittest.skipIf(sys.version_info < (3, 11), "asyncio.timeout is new in 3.11")
     def test_timeouts_work_in_a_function_that_is_started_at_once(self) -> None:
         self.assertIn("TimeoutError", self.program(ASYNC).ask_for_error(b"limit"))

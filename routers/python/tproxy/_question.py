@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
+
+#: A day.
+SECONDS_MAX = 86400
 
 Address = tuple[str, int]
 
@@ -20,17 +24,32 @@ class Question:
     those who do not look.
     """
 
-    __slots__ = ("data", "params", "_received")
+    __slots__ = ("data", "params", "_id", "_received", "_tell")
 
     #: All bytes of the client that no verdict has consumed yet.
     data: bytes
     #: The question as it came; fields that this version of the package does not know are here.
     params: Mapping[str, Any]
 
-    def __init__(self, params: Mapping[str, Any], data: bytes, received: float) -> None:
+    def __init__(
+        self, ident: Any, params: Mapping[str, Any], data: bytes, received: float, tell: Callable[[str], None]
+    ) -> None:
         self.data = data
         self.params = params
+        self._id = ident
         self._received = received
+        self._tell = tell
+
+    def progress(self, seconds: float) -> None:
+        """Tell tproxy that the answer takes up to so many more seconds.
+
+        It waits that long then, but never past its own time for all questions about a connection
+        (``--verdict-timeout``). Of use in tasks and threads: a plain function keeps all others waiting.
+        """
+        if not 0 < seconds <= SECONDS_MAX:
+            raise ValueError(f"seconds must be above 0 and at most {SECONDS_MAX}, not {seconds!r}")
+        params = {"id": self._id, "seconds": seconds}
+        self._tell(json.dumps({"jsonrpc": "2.0", "method": "progress", "params": params}) + "\n")
 
     @property
     def connection(self) -> str:
@@ -73,7 +92,8 @@ class Question:
 
     @property
     def deadline(self) -> float | None:
-        """When tproxy stops waiting for the answer, on the clock of ``time.monotonic()``."""
+        """When tproxy stops waiting for the answer, on the clock of ``time.monotonic()``. ``progress``
+        moves it over there, not here."""
         milliseconds = self.params.get("deadline_ms")
         return None if milliseconds is None else self._received + milliseconds / 1000
 

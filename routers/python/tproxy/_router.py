@@ -115,12 +115,16 @@ class Router:
             "max_in_flight": self.max_in_flight,
         }
 
-    def call(self, method: str, params: Mapping[str, Any], received: float) -> Any:
-        """Ask the user's function. Returns what it returns, which may be something to await."""
-        if method == "proxy":
+    def call(self, message: Mapping[str, Any], received: float, tell: Callable[[str], None]) -> Any:
+        """Ask the user's function. Returns what it returns, which may be something to await.
+
+        ``tell`` writes a line ahead of the answer.
+        """
+        params = message["params"]
+        if message["method"] == "proxy":
             data = params["data"].encode("latin-1")
             if self.wants_question:
-                return self.proxy(data, Question(params, data, received))
+                return self.proxy(data, Question(message["id"], params, data, received, tell))
             return self.proxy(data)
         from .client import ClientConnection, error_from
 
@@ -235,6 +239,11 @@ def serve_plain(router: Router, wire: Wire) -> None:
     cancelled: set[int] = set()
     answers: list[str] = []
     later: list[Any] = []
+
+    def tell(text: str) -> None:
+        answers.append(text)
+        flush(wire, answers)
+
     try:
         while later or not wire.ended:
             if later:
@@ -252,7 +261,10 @@ def serve_plain(router: Router, wire: Wire) -> None:
                     is_plain = False
                 if is_plain:
                     try:
-                        verdict = proxy(data, Question(params, data, received)) if wants_question else proxy(data)
+                        if wants_question:
+                            verdict = proxy(data, Question(ident, params, data, received, tell))
+                        else:
+                            verdict = proxy(data)
                     except Exception as error:
                         answers.append(failure_line(ident, error))
                     else:
@@ -265,7 +277,7 @@ def serve_plain(router: Router, wire: Wire) -> None:
                         else:
                             finish(wire, ident, "proxy", verdict, answers, ready)
                 else:
-                    handle(router, wire, message, received, answers, cancelled, ready)
+                    handle(router, wire, message, received, tell, answers, cancelled, ready)
                 if monotonic() - written > BATCH_SECONDS:
                     flush(wire, answers)
                     # Whoever has left meanwhile need not be decided about.
@@ -311,6 +323,7 @@ def handle(
     wire: Wire,
     message: Any,
     received: float,
+    tell: Callable[[str], None],
     answers: list[str],
     cancelled: set[int],
     ready: dict[Any, str],
@@ -325,7 +338,7 @@ def handle(
         answers.append(cancelled_line(message["id"]))
     else:
         try:
-            returned = router.call(message["method"], message["params"], received)
+            returned = router.call(message, received, tell)
         except Exception as error:
             answers.append(failure_line(message["id"], error))
         else:

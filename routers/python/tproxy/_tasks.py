@@ -91,7 +91,7 @@ class Tasks:
         ident, method = message["id"], message["method"]
         attachment = None
         try:
-            returned = self._router.call(method, message["params"], received)
+            returned = self._router.call(message, received, self._put)
             if hasattr(returned, "__await__"):
                 returned = await returned
             text, attachment = answer_text(method, returned)

@@ -66,7 +66,7 @@ def serve_threads(router: Router, wire: Wire) -> None:
                 text = cancelled_line(ident)
             else:
                 try:
-                    text, attachment = answer_text(method, router.call(method, message["params"], received))
+                    text, attachment = answer_text(method, router.call(message, received, outbox.put))
                     text = result_line(ident, text)
                 except BaseException as error:  # an exit here would end the thread and nothing else
                     text = failure_line(ident, error)

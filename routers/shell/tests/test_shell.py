@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import sys
@@ -15,7 +16,8 @@ sys.path.insert(0, str(ROUTERS / "python" / "tests"))
 from harness import RouterTest  # noqa: E402
 from test_transcripts import replay_all  # noqa: E402
 
-SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
+#: Each shell once, whatever `sh` is.
+SHELLS = list({os.path.realpath(path): path for path in map(shutil.which, ("sh", "dash", "bash")) if path}.values())
 
 
 def setUpModule() -> None:
@@ -30,8 +32,7 @@ class Transcripts(RouterTest):
         replay_all(self, "jq", "-c", "--unbuffered", "-f", SHELL / "examples" / "conformance.jq")
 
     def test_a_shell_answers_every_transcript_as_it_says(self) -> None:
-        for shell in SHELLS:
-            replay_all(self, shell, SHELL / "examples" / "conformance.sh")
+        replay_all(self, "sh", SHELL / "examples" / "conformance.sh")
 
 
 class Routes(RouterTest):
