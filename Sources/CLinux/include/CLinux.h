@@ -8,5 +8,6 @@
 
 #include "sockets.h"
 #include "processes.h"
+#include "resolver.h"
 
 #endif
