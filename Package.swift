@@ -92,7 +92,9 @@ let package = Package(
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(
             name: "ProxyTests", dependencies: ["Proxy", "Linux", "RouterProtocol", "Reactor"], swiftSettings: common),
-        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Linux"], swiftSettings: common),
+        .testTarget(
+            name: "SupervisorTests", dependencies: ["Supervisor", "Control", "Config", "Addressing", "Linux"],
+            swiftSettings: common),
         .testTarget(name: "ConformanceTests", dependencies: ["RouterProtocol"], swiftSettings: common),
         .testTarget(name: "IntegrationTests", dependencies: ["Linux"], swiftSettings: common),
     ]

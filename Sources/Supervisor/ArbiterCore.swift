@@ -1,0 +1,412 @@
+// What the arbiter decides: pure, without a clock, a process or a descriptor. `Arbiter.swift` tells it what happened and
+// does what it says. Its tests are lists of events and actions, and a simulation that throws everything at it.
+
+public import Config
+public import Control
+public import Linux
+
+/// Names a worker for ever: serials are given out once.
+public struct Serial: Hashable, Comparable, Sendable, CustomStringConvertible {
+    public let number: UInt64
+    public init(_ number: UInt64) { self.number = number }
+    public static func < (left: Serial, right: Serial) -> Bool { left.number < right.number }
+    public var description: String { String(number) }
+}
+
+/// The arbiter's state and its rules.
+public struct ArbiterCore {
+    /// What it is told about.
+    public enum Event: Equatable, Sendable {
+        /// The listeners are bound: serve.
+        case start
+        case signal(Signal)
+        /// The worker that was to be spawned runs.
+        case spawned(Serial, pid: Int32)
+        /// It could not be started, for this reason.
+        case spawnFailed(Serial, String)
+        case report(Serial, Report)
+        /// It has ended; whatever it had reported before came before.
+        case ended(Serial, ExitStatus)
+        /// The heartbeats on the scoreboard.
+        case heartbeats([Serial: Instant])
+        /// Time has passed: at `nextDeadline` or earlier.
+        case tick
+    }
+
+    /// What it wants done, in this order.
+    public enum Action: Equatable, Sendable {
+        case spawn(Serial, generation: UInt64)
+        case tell(Serial, Command)
+        /// SIGKILL.
+        case kill(Serial)
+        /// Give up the arbiter's copies; what is queued belongs to the workers.
+        case closeListeners
+        case reopenLogs
+        case say(Note)
+        /// The last action.
+        case exit(Int32)
+    }
+
+    /// The arbiter's own life. Each phase leads to the next ones below it only.
+    public enum Phase: Equatable, Sendable {
+        /// Workers that end are replaced.
+        case running
+        /// QUIT: workers finish what they have, however long that takes.
+        case draining
+        /// TERM, INT: the same until the deadline.
+        case stopping(deadline: Instant)
+        /// Workers were told to stop at once; at the deadline they are killed.
+        case halting(deadline: Instant)
+        /// Workers were killed; at the deadline the arbiter ends, whether they have gone or not.
+        case killing(deadline: Instant)
+        /// `exit` was said.
+        case stopped
+    }
+
+    /// What a worker is doing, as far as the arbiter knows.
+    enum Stage: Equatable {
+        /// Its router has not answered `hello` yet. It accepts nothing.
+        case booting
+        case serving(since: Instant)
+        /// It drains or stops, was told to or not; it is nobody to count on.
+        case leaving
+    }
+
+    struct Worker {
+        let serial: Serial
+        var pid: Int32?
+        var stage = Stage.booting
+        /// What it said before it exited.
+        var bootFailure: String?
+        var heartbeat: Instant?
+        /// How long the heartbeat has stood still under our eyes.
+        var silentMilliseconds: Int64 = 0
+
+        var name: WorkerName { WorkerName(serial: serial, pid: pid) }
+    }
+
+    /// A round of HUP: workers are told one after the other.
+    struct ReloadRound {
+        var waiting: [Serial]
+        /// Who was told, and until when it has to answer.
+        var asked: (serial: Serial, deadline: Instant)?
+        var done = 0
+        /// HUP came again: another round follows.
+        var isToBeRepeated = false
+    }
+
+    /// A worker that dies before it has served so long has failed, and the next one is started later and later.
+    static let stableMilliseconds: Int64 = 5_000
+    static let backoffMilliseconds: ClosedRange<Int64> = 100...5_000
+    /// A worker answers `reload` when the new router's `hello` has come or failed to (10 s); this is for one that never
+    /// does.
+    static let reloadMilliseconds: Int64 = 30_000
+    static let killAfterMilliseconds = Int64(Limits.killAfterMilliseconds)
+
+    /// How many workers there are to be.
+    public let wanted: Int
+    let gracefulMilliseconds: Int64
+    /// 0: no watchdog.
+    let silenceMilliseconds: Int64
+
+    public private(set) var phase = Phase.running
+    /// What routers started now belong to.
+    public private(set) var generation: UInt64 = 1
+    /// In the order of their serials.
+    private(set) var workers: [Worker] = []
+    private var lastSerial: UInt64 = 0
+    private var hasEverBeenReady = false
+    private var failures = 0
+    private var lastFailure: Instant?
+    /// When missing workers may be started.
+    private var spawnAt = Instant(nanoseconds: 0)
+    private var round: ReloadRound?
+    private var watchAt: Instant?
+    private var lastWatch: Instant?
+    private var exitStatus: Int32 = 0
+    private var actions: [Action] = []
+
+    public init(settings: Settings) {
+        wanted = settings.workers
+        gracefulMilliseconds = Int64(settings.gracefulTimeoutMilliseconds)
+        // A worker writes its heartbeat once in a while; less than two whiles would kill healthy ones.
+        let least = 2 * Limits.heartbeatMilliseconds
+        silenceMilliseconds =
+            settings.workerTimeoutMilliseconds == 0 ? 0 : Int64(max(settings.workerTimeoutMilliseconds, least))
+    }
+
+    /// The next moment at which something is due though nothing happens; nil when nothing is.
+    public var nextDeadline: Instant? {
+        var deadlines: [Instant] = []
+        switch phase {
+        case .running:
+            if isMissingWorkers { deadlines.append(spawnAt) }
+            if let asked = round?.asked { deadlines.append(asked.deadline) }
+            if let watchAt { deadlines.append(watchAt) }
+        case .draining: if let watchAt { deadlines.append(watchAt) }
+        case .stopping(let deadline), .halting(let deadline), .killing(let deadline): deadlines.append(deadline)
+        case .stopped: break
+        }
+        return deadlines.min()
+    }
+
+    /// Whether `heartbeats` should be told now.
+    public func wantsHeartbeats(at now: Instant) -> Bool { watchAt.map { now >= $0 } ?? false }
+
+    /// Takes one event and says what is to be done.
+    public mutating func handle(_ event: Event, at now: Instant) -> [Action] {
+        guard phase != .stopped else { return [] }
+        actions = []
+        switch event {
+        case .start: if silenceMilliseconds > 0 { watchAt = now }
+        case .signal(let signal): handle(signal, at: now)
+        case .spawned(let serial, let pid): update(serial) { $0.pid = pid }
+        case .spawnFailed(let serial, let reason):
+            update(serial) { $0.bootFailure = reason }
+            lose(serial, nil, at: now)
+        case .report(let serial, let report): handle(report, of: serial, at: now)
+        case .ended(let serial, let status): lose(serial, status, at: now)
+        case .heartbeats(let beats): watch(beats, at: now)
+        case .tick: break
+        }
+        passTime(at: now)
+        defer { actions = [] }
+        return actions
+    }
+
+    // MARK: Signals
+
+    private mutating func handle(_ signal: Signal, at now: Instant) {
+        switch signal {
+        case .quit: if phase == .running { drain(because: signal, until: nil) }
+        case .terminate, .interrupt:
+            switch phase {
+            case .running, .draining:
+                drain(because: signal, until: now.advanced(byMilliseconds: gracefulMilliseconds))
+            case .stopping: halt(.secondSignal(signal), at: now)
+            case .halting, .killing, .stopped: break
+            }
+        case .hangUp: if phase == .running { reload() } else { say(.ignored(signal)) }
+        case .user1, .user2, .terminalInput, .terminalOutput, .windowChanged: say(.notAvailable(signal))
+        // They never reach us: SIGCHLD becomes `ended`, KILL and PIPE have no meaning here.
+        case .child, .kill, .brokenPipe: break
+        }
+    }
+
+    private mutating func drain(because signal: Signal, until deadline: Instant?) {
+        let isFirst = phase == .running
+        phase = deadline.map { .stopping(deadline: $0) } ?? .draining
+        round = nil
+        say(.stopping(signal, withinMilliseconds: deadline == nil ? nil : gracefulMilliseconds))
+        guard isFirst else { return }
+        actions.append(.closeListeners)
+        for index in workers.indices {
+            switch workers[index].stage {
+            // It has accepted nothing, so it has nothing to finish.
+            case .booting: actions.append(.tell(workers[index].serial, .stop))
+            case .serving: actions.append(.tell(workers[index].serial, .drain))
+            case .leaving: break
+            }
+            workers[index].stage = .leaving
+        }
+    }
+
+    private mutating func halt(_ note: Note, at now: Instant) {
+        say(note)
+        phase = .halting(deadline: now.advanced(byMilliseconds: Self.killAfterMilliseconds))
+        for worker in workers { actions.append(.tell(worker.serial, .stop)) }
+    }
+
+    // MARK: Workers
+
+    private mutating func handle(_ report: Report, of serial: Serial, at now: Instant) {
+        guard let worker = workers.first(where: { $0.serial == serial }) else { return }
+        switch report {
+        case .ready:
+            guard worker.stage == .booting else { return }
+            update(serial) { $0.stage = .serving(since: now) }
+            say(hasEverBeenReady ? .workerReady(worker.name) : .ready(workers: wanted))
+            hasEverBeenReady = true
+        case .bootFailed(let reason): update(serial) { $0.bootFailure = reason }
+        case .draining:
+            guard worker.stage != .leaving else { return }
+            update(serial) { $0.stage = .leaving }
+            say(.drainsByItself(worker.name))
+        case .reloaded:
+            guard round?.asked?.serial == serial else { return }
+            round?.asked = nil
+            round?.done += 1
+        case .reloadFailed(let reason):
+            guard round?.asked?.serial == serial else { return }
+            endRound(failedIn: worker.name, reason)
+        case .logsReopened: break
+        }
+    }
+
+    /// A worker is gone, or never came (no status).
+    private mutating func lose(_ serial: Serial, _ status: ExitStatus?, at now: Instant) {
+        guard let index = workers.firstIndex(where: { $0.serial == serial }) else { return }
+        if hasSettled(at: now) { failures = 0 }
+        let worker = workers.remove(at: index)
+        let reason = worker.bootFailure ?? status.map { "it \($0)" } ?? "no reason was given"
+        guard phase == .running else {
+            if let status, status != .exited(0) { say(.left(worker.name, status)) }
+            return
+        }
+        if round?.asked?.serial == serial { endRound(failedIn: worker.name, reason) }
+        switch worker.stage {
+        case .booting:
+            guard hasEverBeenReady else {
+                exitStatus = 3
+                actions.append(.closeListeners)
+                halt(.cannotBoot(reason), at: now)
+                return
+            }
+            failures += 1
+            let pause = postponeSpawning(at: now)
+            say(.bootFailed(worker.name, reason, retryMilliseconds: pause))
+        case .serving(let since):
+            let pause = postponeSpawning(at: now)
+            if now.milliseconds(since: since) < Self.stableMilliseconds { failures += 1 }
+            say(.died(worker.name, status ?? .exited(0), next: Serial(lastSerial + 1), retryMilliseconds: pause))
+        case .leaving:
+            if let status, status != .exited(0) { say(.left(worker.name, status)) }
+        }
+    }
+
+    /// Whether a worker that was started after the last failure has served for a while: then all is well again.
+    private func hasSettled(at now: Instant) -> Bool {
+        workers.contains { worker in
+            guard case .serving(let since) = worker.stage else { return false }
+            return now.milliseconds(since: since) >= Self.stableMilliseconds && since >= lastFailure ?? since
+        }
+    }
+
+    /// Says how long the next start waits after this loss: not at all when all was well, then 100 ms, doubling up to 5 s.
+    private mutating func postponeSpawning(at now: Instant) -> Int64 {
+        lastFailure = now
+        guard failures > 0 else {
+            spawnAt = now
+            return 0
+        }
+        let doubled = Self.backoffMilliseconds.lowerBound << Int64(min(failures - 1, 10))
+        spawnAt = max(spawnAt, now.advanced(byMilliseconds: min(doubled, Self.backoffMilliseconds.upperBound)))
+        return spawnAt.milliseconds(since: now)
+    }
+
+    private var isMissingWorkers: Bool { workers.count(where: { $0.stage != .leaving }) < wanted }
+
+    private mutating func update(_ serial: Serial, _ change: (inout Worker) -> Void) {
+        guard let index = workers.firstIndex(where: { $0.serial == serial }) else { return }
+        change(&workers[index])
+    }
+
+    private mutating func say(_ note: Note) { actions.append(.say(note)) }
+
+    // MARK: Reloading
+
+    private mutating func reload() {
+        guard round == nil else {
+            // What changed since the round began may have been read already by some: all are told again.
+            round?.isToBeRepeated = true
+            return
+        }
+        generation += 1
+        let serials = workers.filter { $0.stage != .leaving }.map(\.serial)
+        round = ReloadRound(waiting: serials)
+        say(.reloading(generation: generation))
+        actions.append(.reopenLogs)
+        for worker in workers where worker.stage != .booting { actions.append(.tell(worker.serial, .reopenLogs)) }
+    }
+
+    /// Tells the next worker, when nobody is being waited for. One that still boots may have started the old router, so
+    /// it is waited for and told, too.
+    private mutating func continueRound(at now: Instant) {
+        guard phase == .running, let current = round else { return }
+        if let asked = current.asked {
+            guard let worker = workers.first(where: { $0.serial == asked.serial }), now >= asked.deadline else {
+                return
+            }
+            endRound(failedIn: worker.name, "it did not answer")
+            return continueRound(at: now)
+        }
+        while let serial = round?.waiting.first {
+            guard let worker = workers.first(where: { $0.serial == serial }), worker.stage != .leaving else {
+                round?.waiting.removeFirst()
+                continue
+            }
+            guard worker.stage != .booting else { return }
+            round?.waiting.removeFirst()
+            round?.asked = (serial, now.advanced(byMilliseconds: Self.reloadMilliseconds))
+            actions.append(.tell(serial, .reload(generation: generation)))
+            return
+        }
+        say(.reloaded(generation: generation, workers: current.done))
+        round = nil
+        if current.isToBeRepeated {
+            reload()
+            continueRound(at: now)
+        }
+    }
+
+    private mutating func endRound(failedIn worker: WorkerName, _ reason: String) {
+        guard let ended = round else { return }
+        round = nil
+        say(.reloadFailed(worker, reason, reloaded: ended.done, left: ended.waiting.count))
+        if ended.isToBeRepeated { reload() }
+    }
+
+    // MARK: Time
+
+    private mutating func passTime(at now: Instant) {
+        switch phase {
+        case .running:
+            continueRound(at: now)
+            while isMissingWorkers, now >= spawnAt {
+                lastSerial += 1
+                workers.append(Worker(serial: Serial(lastSerial)))
+                actions.append(.spawn(Serial(lastSerial), generation: generation))
+            }
+        case .stopping(let deadline) where !workers.isEmpty && now >= deadline:
+            halt(.outOfTime(workers: workers.count, afterMilliseconds: gracefulMilliseconds), at: now)
+        case .halting(let deadline) where !workers.isEmpty && now >= deadline:
+            phase = .killing(deadline: now.advanced(byMilliseconds: Self.killAfterMilliseconds))
+            for worker in workers {
+                say(.killing(worker.name))
+                actions.append(.kill(worker.serial))
+            }
+        case .killing(let deadline) where !workers.isEmpty && now >= deadline: exit()
+        case .draining, .stopping, .halting, .killing: if workers.isEmpty { exit() }
+        case .stopped: break
+        }
+    }
+
+    private mutating func exit() {
+        phase = .stopped
+        actions.append(.exit(exitStatus))
+    }
+
+    /// Kills workers whose heartbeat stands still. Only time in which we looked counts: when the arbiter itself was
+    /// stopped, or the whole machine, its workers are not to blame.
+    private mutating func watch(_ beats: [Serial: Instant], at now: Instant) {
+        guard silenceMilliseconds > 0 else { return }
+        let interval = min(Int64(Limits.heartbeatMilliseconds), silenceMilliseconds / 4)
+        let passed = lastWatch.map { min(max(0, now.milliseconds(since: $0)), 2 * interval) } ?? 0
+        lastWatch = now
+        watchAt = now.advanced(byMilliseconds: interval)
+        for index in workers.indices {
+            guard let beat = beats[workers[index].serial], workers[index].silentMilliseconds < silenceMilliseconds
+            else { continue }
+            guard beat == workers[index].heartbeat else {
+                workers[index].heartbeat = beat
+                workers[index].silentMilliseconds = 0
+                continue
+            }
+            workers[index].silentMilliseconds += passed
+            guard workers[index].silentMilliseconds >= silenceMilliseconds else { continue }
+            // Its death comes as an event and is answered then.
+            say(.silent(workers[index].name, milliseconds: silenceMilliseconds))
+            actions.append(.kill(workers[index].serial))
+        }
+    }
+}

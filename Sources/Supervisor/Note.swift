@@ -1,0 +1,91 @@
+// What the arbiter says: each decision as a value, with the sentence that goes to the log.
+
+public import Config
+public import Linux
+
+/// A worker in a sentence: "worker 3 (pid 812)".
+public struct WorkerName: Hashable, Sendable, CustomStringConvertible {
+    public let serial: Serial
+    public let pid: Int32?
+
+    public init(serial: Serial, pid: Int32?) {
+        self.serial = serial
+        self.pid = pid
+    }
+
+    public var description: String { pid.map { "worker \(serial) (pid \($0))" } ?? "worker \(serial)" }
+}
+
+/// Something to be said, with its cause and what is done about it.
+public enum Note: Equatable, Sendable {
+    /// The first worker serves.
+    case ready(workers: Int)
+    case workerReady(WorkerName)
+    case cannotBoot(String)
+    case bootFailed(WorkerName, String, retryMilliseconds: Int64)
+    case died(WorkerName, ExitStatus, next: Serial, retryMilliseconds: Int64)
+    /// One that was leaving ended in another way than with status 0.
+    case left(WorkerName, ExitStatus)
+    case drainsByItself(WorkerName)
+    case silent(WorkerName, milliseconds: Int64)
+    case reloading(generation: UInt64)
+    case reloaded(generation: UInt64, workers: Int)
+    case reloadFailed(WorkerName, String, reloaded: Int, left: Int)
+    /// Without a limit after QUIT.
+    case stopping(Signal, withinMilliseconds: Int64?)
+    case secondSignal(Signal)
+    case outOfTime(workers: Int, afterMilliseconds: Int64)
+    case killing(WorkerName)
+    case ignored(Signal)
+    case notAvailable(Signal)
+
+    public var level: LogLevel {
+        switch self {
+        case .ready, .workerReady, .reloading, .reloaded, .stopping, .secondSignal: .info
+        case .drainsByItself, .outOfTime, .ignored, .notAvailable, .left: .warning
+        case .bootFailed, .died, .silent, .reloadFailed, .killing: .error
+        case .cannotBoot: .critical
+        }
+    }
+
+    /// The sentence. `router` is the command as people wrote it.
+    public func text(router: String) -> String {
+        switch self {
+        case .ready(let workers): "ready: \(Self.count(workers)), router \(router)"
+        case .workerReady(let worker): "\(worker) is ready"
+        case .cannotBoot(let reason): "cannot start: \(reason)"
+        case .bootFailed(let worker, let reason, let pause):
+            "\(worker) cannot start: \(reason); trying again in \(pause) ms"
+        case .died(let worker, let status, let next, let pause):
+            "\(worker) \(status); starting worker \(next)" + (pause > 0 ? " in \(pause) ms" : "")
+        case .left(let worker, let status): "\(worker), told to end, \(status)"
+        case .drainsByItself(let worker): "\(worker) drains without being told to by the arbiter; replacing it"
+        case .silent(let worker, let milliseconds):
+            "\(worker) has given no sign of life for \(Self.seconds(milliseconds)) (--timeout); killing it"
+        case .reloading(let generation): "reloading: routers of generation \(generation), one worker after the other"
+        case .reloaded(let generation, let workers):
+            "reloaded: \(Self.count(workers)) with routers of generation \(generation)"
+        case .reloadFailed(let worker, let reason, let reloaded, let left):
+            "reload failed in \(worker): \(reason); "
+                + (reloaded == 0
+                    ? "the old router goes on" : "it goes on with the old router, \(Self.count(reloaded)) with the new")
+                + (left == 0 ? "" : ", \(left) more not told")
+        case .stopping(let signal, let milliseconds):
+            "\(signal): accepting no more and finishing what is open"
+                + (milliseconds.map { ", for at most \(Self.seconds($0))" } ?? "")
+        case .secondSignal(let signal): "\(signal) again: stopping at once"
+        case .outOfTime(let workers, let milliseconds):
+            "\(Self.count(workers)) not done after \(Self.seconds(milliseconds)) (--graceful-timeout); closing what is open"
+        case .killing(let worker): "\(worker) does not stop; killing it"
+        case .ignored(let signal): "\(signal) means nothing while stopping; ignored"
+        case .notAvailable(let signal): "\(signal) is not available in this version; ignored"
+        }
+    }
+
+    private static func count(_ workers: Int) -> String { workers == 1 ? "1 worker" : "\(workers) workers" }
+
+    private static func seconds(_ milliseconds: Int64) -> String {
+        guard milliseconds % 1000 != 0 else { return "\(milliseconds / 1000) s" }
+        return milliseconds < 1000 ? "\(milliseconds) ms" : "\(milliseconds / 1000).\(milliseconds % 1000 / 100) s"
+    }
+}

@@ -1,0 +1,354 @@
+import Config
+import Control
+import Linux
+import Testing
+
+@testable public import Supervisor
+
+/// Settings of an arbiter with so many workers.
+func settings(workers: Int, timeout: Int = 30_000, graceful: Int = 10_000) -> Settings {
+    var settings = Settings(name: "x", router: RouterSpec(arguments: ["true"], text: "true"))
+    settings.workers = workers
+    settings.workerTimeoutMilliseconds = timeout
+    settings.gracefulTimeoutMilliseconds = graceful
+    return settings
+}
+
+typealias ExitStatus = Linux.ExitStatus
+
+extension Serial: ExpressibleByIntegerLiteral {
+    public init(integerLiteral number: UInt64) { self.init(number) }
+}
+
+/// A moment so many milliseconds after an arbitrary one.
+func at(_ milliseconds: Int64) -> Instant { Instant(milliseconds: 1_000_000 + milliseconds) }
+
+func name(_ serial: Serial) -> WorkerName { WorkerName(serial: serial, pid: Int32(serial.number) + 100) }
+
+extension [ArbiterCore.Action] {
+    /// Without what is only said.
+    var deeds: [ArbiterCore.Action] {
+        filter { if case .say = $0 { false } else { true } }
+    }
+    var notes: [Note] {
+        compactMap { if case .say(let note) = $0 { note } else { nil } }
+    }
+}
+
+@Suite("What the arbiter decides")
+struct ArbiterCoreTests {
+    /// An arbiter whose workers 1…n serve since 0.
+    static func serving(_ workers: Int, timeout: Int = 30_000, graceful: Int = 10_000) -> ArbiterCore {
+        var core = ArbiterCore(settings: settings(workers: workers, timeout: timeout, graceful: graceful))
+        _ = core.handle(.start, at: at(0))
+        for serial in 1...UInt64(workers) {
+            _ = core.handle(.spawned(Serial(serial), pid: Int32(serial) + 100), at: at(0))
+            _ = core.handle(.report(Serial(serial), .ready), at: at(0))
+        }
+        return core
+    }
+
+    @Test("at the start all workers are spawned")
+    func start() {
+        var core = ArbiterCore(settings: settings(workers: 3))
+        #expect(
+            core.handle(.start, at: at(0)) == [
+                .spawn(1, generation: 1), .spawn(2, generation: 1), .spawn(3, generation: 1),
+            ])
+    }
+
+    @Test("the first worker that is ready makes the arbiter ready")
+    func ready() {
+        var core = ArbiterCore(settings: settings(workers: 2))
+        _ = core.handle(.start, at: at(0))
+        _ = core.handle(.spawned(1, pid: 101), at: at(0))
+        _ = core.handle(.spawned(2, pid: 102), at: at(0))
+        #expect(core.handle(.report(2, .ready), at: at(1)) == [.say(.ready(workers: 2))])
+        #expect(core.handle(.report(1, .ready), at: at(2)) == [.say(.workerReady(name(1)))])
+    }
+
+    @Test("a worker that dies is replaced at once")
+    func replaced() {
+        var core = Self.serving(2)
+        let status = ExitStatus.signaled(9, coreDumped: false)
+        #expect(
+            core.handle(.ended(1, status), at: at(6000)) == [
+                .say(.died(name(1), status, next: 3, retryMilliseconds: 0)), .spawn(3, generation: 1),
+            ])
+        #expect(
+            Note.died(name(1), status, next: 3, retryMilliseconds: 0).text(router: "true")
+                == "worker 1 (pid 101) died of SIGKILL; starting worker 3")
+    }
+
+    @Test("workers that keep dying young are replaced later and later, up to five seconds")
+    func backoff() {
+        var core = Self.serving(1, timeout: 0)
+        var now: Int64 = 0
+        var serial: UInt64 = 1
+        var pauses: [Int64] = []
+        for _ in 0..<9 {
+            _ = core.handle(.report(Serial(serial), .ready), at: at(now))
+            let actions = core.handle(.ended(Serial(serial), .exited(1)), at: at(now))
+            guard case .died(_, _, _, let pause)? = actions.notes.first else {
+                Issue.record("nothing was said of the death")
+                return
+            }
+            pauses.append(pause)
+            now += pause
+            serial += 1
+            #expect(pause == 0 || core.nextDeadline == at(now))
+            let spawned = pause == 0 ? actions.deeds : core.handle(.tick, at: at(now))
+            #expect(spawned == [.spawn(Serial(serial), generation: 1)])
+        }
+        #expect(pauses == [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000])
+        // One that has served for a while ends the series.
+        _ = core.handle(.report(Serial(serial), .ready), at: at(now))
+        let actions = core.handle(.ended(Serial(serial), .exited(1)), at: at(now + 5000))
+        #expect(actions.deeds == [.spawn(Serial(serial + 1), generation: 1)])
+    }
+
+    @Test("when no worker has ever been ready, one that cannot boot ends the arbiter with status 3")
+    func bootFailure() {
+        var core = ArbiterCore(settings: settings(workers: 2))
+        _ = core.handle(.start, at: at(0))
+        #expect(core.handle(.report(1, .bootFailed("no such file")), at: at(5)) == [])
+        #expect(
+            core.handle(.ended(1, .exited(3)), at: at(6)) == [
+                .closeListeners, .say(.cannotBoot("no such file")), .tell(2, .stop),
+            ])
+        #expect(core.handle(.ended(2, .exited(0)), at: at(7)) == [.exit(3)])
+        #expect(core.handle(.tick, at: at(8)) == [])
+    }
+
+    @Test("a worker that dies before it is ready, or cannot be started at all, is a boot failure, too")
+    func earlyDeath() {
+        var core = ArbiterCore(settings: settings(workers: 1))
+        _ = core.handle(.start, at: at(0))
+        #expect(
+            core.handle(.ended(1, .signaled(4, coreDumped: false)), at: at(6)) == [
+                .closeListeners, .say(.cannotBoot("it died of SIGILL")), .exit(3),
+            ])
+        var other = ArbiterCore(settings: settings(workers: 1))
+        _ = other.handle(.start, at: at(0))
+        #expect(other.handle(.spawnFailed(1, "EAGAIN"), at: at(1)).deeds == [.closeListeners, .exit(3)])
+    }
+
+    @Test("later a worker that cannot boot is tried again after a pause")
+    func laterBootFailure() {
+        var core = Self.serving(1, timeout: 0)
+        _ = core.handle(.ended(1, .exited(1)), at: at(9000))
+        _ = core.handle(.spawned(2, pid: 102), at: at(9000))
+        _ = core.handle(.report(2, .bootFailed("syntax")), at: at(9100))
+        #expect(
+            core.handle(.ended(2, .exited(3)), at: at(9100))
+                == [.say(.bootFailed(name(2), "syntax", retryMilliseconds: 100))])
+        #expect(core.handle(.tick, at: at(9199)) == [])
+        #expect(core.handle(.tick, at: at(9200)) == [.spawn(3, generation: 1)])
+        #expect(core.handle(.spawnFailed(3, "EMFILE"), at: at(9200)).deeds == [])
+        #expect(core.nextDeadline == at(9400))
+    }
+
+    @Test("QUIT drains, without a deadline")
+    func quit() {
+        var core = Self.serving(2, timeout: 0)
+        #expect(
+            core.handle(.signal(.quit), at: at(0)) == [
+                .say(.stopping(.quit, withinMilliseconds: nil)), .closeListeners, .tell(1, .drain), .tell(2, .drain),
+            ])
+        #expect(core.nextDeadline == nil)
+        #expect(core.handle(.signal(.quit), at: at(1)) == [])
+        #expect(core.handle(.tick, at: at(86_400_000)) == [])
+        #expect(core.handle(.ended(2, .exited(0)), at: at(86_400_001)) == [])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(86_400_002)) == [.exit(0)])
+    }
+
+    @Test(
+        "TERM and INT drain, stop at the deadline, kill soon after, and end in any case",
+        arguments: [.terminate, .interrupt] as [Signal])
+    func terminate(_ signal: Signal) {
+        var core = Self.serving(2)
+        #expect(
+            core.handle(.signal(signal), at: at(0)).deeds
+                == [.closeListeners, .tell(1, .drain), .tell(2, .drain)])
+        #expect(core.nextDeadline == at(10_000))
+        #expect(core.handle(.ended(1, .exited(0)), at: at(500)) == [])
+        #expect(core.handle(.tick, at: at(9_999)) == [])
+        #expect(core.handle(.tick, at: at(10_000)).deeds == [.tell(2, .stop)])
+        #expect(core.nextDeadline == at(12_000))
+        #expect(core.handle(.tick, at: at(12_000)).deeds == [.kill(2)])
+        #expect(core.nextDeadline == at(14_000))
+        #expect(core.handle(.tick, at: at(14_000)) == [.exit(0)])
+        #expect(core.nextDeadline == nil)
+    }
+
+    @Test("a second TERM or INT stops at once, the first after QUIT does not")
+    func secondSignal() {
+        var core = Self.serving(1)
+        _ = core.handle(.signal(.quit), at: at(0))
+        #expect(core.handle(.signal(.interrupt), at: at(1)).deeds == [])
+        #expect(core.nextDeadline == at(10_001))
+        #expect(
+            core.handle(.signal(.terminate), at: at(2)) == [.say(.secondSignal(.terminate)), .tell(1, .stop)])
+        #expect(core.handle(.signal(.terminate), at: at(3)) == [])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(4)) == [.exit(0)])
+    }
+
+    @Test("with a graceful timeout of 0 TERM stops at once")
+    func noGrace() {
+        var core = Self.serving(1, graceful: 0)
+        #expect(
+            core.handle(.signal(.terminate), at: at(0)).deeds == [.closeListeners, .tell(1, .drain), .tell(1, .stop)])
+    }
+
+    @Test("a worker that still boots has nothing to finish and is stopped")
+    func stopBooting() {
+        var core = ArbiterCore(settings: settings(workers: 1))
+        _ = core.handle(.start, at: at(0))
+        #expect(core.handle(.signal(.quit), at: at(1)).deeds == [.closeListeners, .tell(1, .stop)])
+        #expect(core.handle(.report(1, .ready), at: at(2)) == [])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(3)) == [.exit(0)])
+    }
+
+    @Test("a signal before any worker is there ends the arbiter")
+    func signalFirst() {
+        var core = ArbiterCore(settings: settings(workers: 1))
+        #expect(core.handle(.signal(.terminate), at: at(0)).deeds == [.closeListeners, .exit(0)])
+    }
+
+    @Test("a worker that drains by itself is replaced while it does")
+    func drainsByItself() {
+        var core = Self.serving(1)
+        #expect(
+            core.handle(.report(1, .draining), at: at(9000)) == [
+                .say(.drainsByItself(name(1))), .spawn(2, generation: 1),
+            ])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(9001)) == [])
+    }
+
+    @Test("a worker whose heartbeat stands still is killed")
+    func silent() {
+        var core = Self.serving(2, timeout: 4000)
+        var now: Int64 = 0
+        var killed: [ArbiterCore.Action] = []
+        while killed.isEmpty, now < 20_000 {
+            #expect(core.wantsHeartbeats(at: at(now)))
+            killed = core.handle(.heartbeats([1: at(0), 2: at(now)]), at: at(now))
+            guard let next = core.nextDeadline else { break }
+            now = next.milliseconds(since: at(0))
+        }
+        #expect(killed == [.say(.silent(name(1), milliseconds: 4000)), .kill(1)])
+        #expect((4000...6000).contains(now))
+        #expect(core.handle(.heartbeats([1: at(0), 2: at(now)]), at: at(now)) == [])
+        #expect(
+            core.handle(.ended(1, .signaled(9, coreDumped: false)), at: at(now)).deeds == [.spawn(3, generation: 1)])
+    }
+
+    @Test("an arbiter that was stopped for an hour does not blame its workers")
+    func stoppedArbiter() {
+        var core = Self.serving(1, timeout: 4000)
+        _ = core.handle(.heartbeats([1: at(0)]), at: at(0))
+        _ = core.handle(.heartbeats([1: at(1000)]), at: at(1000))
+        #expect(core.handle(.heartbeats([1: at(1000)]), at: at(3_600_000)) == [])
+        #expect(core.handle(.heartbeats([1: at(3_600_500)]), at: at(3_601_000)) == [])
+    }
+
+    @Test("with a timeout of 0 there is no watchdog")
+    func noWatchdog() {
+        var core = Self.serving(1, timeout: 0)
+        #expect(!core.wantsHeartbeats(at: at(1_000_000)))
+        #expect(core.handle(.heartbeats([1: at(0)]), at: at(1_000_000)) == [])
+    }
+
+    @Test(
+        "other signals harm nobody",
+        arguments: [.user1, .user2, .terminalInput, .terminalOutput, .windowChanged] as [Signal])
+    func notYet(_ signal: Signal) {
+        var core = Self.serving(1)
+        #expect(core.handle(.signal(signal), at: at(1)) == [.say(.notAvailable(signal))])
+        #expect(
+            Note.notAvailable(.terminalInput).text(router: "") == "TTIN is not available in this version; ignored")
+    }
+}
+
+@Suite("Reloading")
+struct ReloadTests {
+    @Test("HUP tells one worker after the other")
+    func inTurn() {
+        var core = ArbiterCoreTests.serving(3)
+        #expect(
+            core.handle(.signal(.hangUp), at: at(0)).deeds == [
+                .reopenLogs, .tell(1, .reopenLogs), .tell(2, .reopenLogs), .tell(3, .reopenLogs),
+                .tell(1, .reload(generation: 2)),
+            ])
+        #expect(core.handle(.report(2, .reloaded), at: at(1)) == [])
+        #expect(core.handle(.report(1, .reloaded), at: at(2)) == [.tell(2, .reload(generation: 2))])
+        #expect(core.handle(.report(2, .reloaded), at: at(3)) == [.tell(3, .reload(generation: 2))])
+        #expect(core.handle(.report(3, .reloaded), at: at(4)) == [.say(.reloaded(generation: 2, workers: 3))])
+        #expect(core.generation == 2)
+    }
+
+    @Test("a router that does not come up leaves the old one to all workers")
+    func failure() {
+        var core = ArbiterCoreTests.serving(3)
+        _ = core.handle(.signal(.hangUp), at: at(0))
+        #expect(
+            core.handle(.report(1, .reloadFailed("syntax")), at: at(1))
+                == [.say(.reloadFailed(name(1), "syntax", reloaded: 0, left: 2))])
+        #expect(core.handle(.tick, at: at(60_000)) == [])
+        // And can be tried again.
+        #expect(core.handle(.signal(.hangUp), at: at(2)).deeds.last == .tell(1, .reload(generation: 3)))
+    }
+
+    @Test("HUP during a round is one more round, however often it comes")
+    func burst() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.hangUp), at: at(0))
+        for _ in 0..<20 { #expect(core.handle(.signal(.hangUp), at: at(1)) == []) }
+        #expect(core.handle(.report(1, .reloaded), at: at(2)) == [.tell(2, .reload(generation: 2))])
+        #expect(core.handle(.report(2, .reloaded), at: at(3)).deeds.last == .tell(1, .reload(generation: 3)))
+        _ = core.handle(.report(1, .reloaded), at: at(4))
+        #expect(core.handle(.report(2, .reloaded), at: at(5)) == [.say(.reloaded(generation: 3, workers: 2))])
+    }
+
+    @Test("a worker that boots meanwhile is told when it is ready")
+    func booting() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.ended(2, .exited(1)), at: at(9000))
+        _ = core.handle(.signal(.hangUp), at: at(9001))
+        #expect(core.handle(.report(1, .reloaded), at: at(9002)) == [])
+        #expect(core.handle(.report(3, .ready), at: at(9003)).deeds == [.tell(3, .reload(generation: 2))])
+        #expect(core.handle(.report(3, .reloaded), at: at(9004)).notes == [.reloaded(generation: 2, workers: 2)])
+    }
+
+    @Test("a worker that dies of its reload, or never answers, ends the round")
+    func noAnswer() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.hangUp), at: at(9000))
+        let actions = core.handle(.ended(1, .signaled(11, coreDumped: false)), at: at(9001))
+        #expect(actions.notes.first == .reloadFailed(name(1), "it died of SIGSEGV", reloaded: 0, left: 1))
+        #expect(actions.deeds == [.spawn(3, generation: 2)])
+        var other = ArbiterCoreTests.serving(2, timeout: 0)
+        _ = other.handle(.signal(.hangUp), at: at(0))
+        #expect(other.nextDeadline == at(30_000))
+        #expect(
+            other.handle(.tick, at: at(30_000))
+                == [.say(.reloadFailed(name(1), "it did not answer", reloaded: 0, left: 1))])
+    }
+
+    @Test("a worker that leaves is not waited for")
+    func leaving() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.hangUp), at: at(9000))
+        _ = core.handle(.report(2, .draining), at: at(9001))
+        #expect(core.handle(.report(1, .reloaded), at: at(9002)) == [.say(.reloaded(generation: 2, workers: 1))])
+    }
+
+    @Test("HUP means nothing while stopping, and TERM ends a round")
+    func stopping() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.hangUp), at: at(0))
+        _ = core.handle(.signal(.terminate), at: at(1))
+        #expect(core.handle(.report(1, .reloaded), at: at(2)) == [])
+        #expect(core.handle(.signal(.hangUp), at: at(3)) == [.say(.ignored(.hangUp))])
+    }
+}
