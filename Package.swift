@@ -64,6 +64,7 @@ let package = Package(
             dependencies: [
                 "Addressing", "Linux", "Config", "Control", "Logs", "Reactor",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: safe),
         // Level 4
@@ -93,7 +94,11 @@ let package = Package(
         .testTarget(
             name: "ProxyTests", dependencies: ["Proxy", "Linux", "RouterProtocol", "Reactor"], swiftSettings: common),
         .testTarget(
-            name: "SupervisorTests", dependencies: ["Supervisor", "Control", "Config", "Addressing", "Linux"],
+            name: "SupervisorTests",
+            dependencies: [
+                "Supervisor", "Control", "Config", "Addressing", "Linux",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: common),
         .testTarget(name: "ConformanceTests", dependencies: ["RouterProtocol"], swiftSettings: common),
         .testTarget(name: "IntegrationTests", dependencies: ["Linux"], swiftSettings: common),

@@ -89,6 +89,12 @@ public struct SignalDescriptor: ~Copyable {
         descriptor = Descriptor(owning: raw)
     }
 
+    /// Whether a signal waits to be read, now or soon. The C function is `poll`.
+    public func waits(withinMilliseconds milliseconds: Int32) -> Bool {
+        var entry = pollfd(fd: descriptor.raw, events: Int16(POLLIN), revents: 0)
+        return poll(&entry, 1, milliseconds) > 0
+    }
+
     /// The next signal that has come, nil when none waits. One that comes several times before it is read counts once.
     public func next() throws(Errno) -> Signal? {
         var information = signalfd_siginfo()

@@ -250,7 +250,8 @@ public struct ArbiterCore {
         let worker = workers.remove(at: index)
         let reason = worker.bootFailure ?? status.map { "it \($0)" } ?? "no reason was given"
         guard phase == .running else {
-            if let status, status != .exited(0) { say(.left(worker.name, status)) }
+            // One that could not boot either has the reason that was said already.
+            if let status, status != .exited(0), worker.bootFailure == nil { say(.left(worker.name, status)) }
             return
         }
         if round?.asked?.serial == serial { endRound(failedIn: worker.name, reason) }
