@@ -219,6 +219,27 @@ class Parameters(RouterTest):
             },
         )
 
+    def test_a_question_that_waited_behind_a_slow_one_has_the_deadline_it_came_with(self) -> None:
+        router = self.program(
+            """
+            import time
+            import tproxy
+
+            def proxy(data, question):
+                left = question.deadline - time.monotonic()
+                time.sleep(0.05)
+                return {"state": left}
+
+            tproxy.run(proxy)
+            """
+        )
+        router.hello()
+        router.send(*(router.question(b"x") for _ in range(5)))
+        left = [router.receive()["result"]["state"] for _ in range(5)]
+        # Together they came, so each has what the one before it used less.
+        self.assertEqual(left, sorted(left, reverse=True))
+        self.assertLess(left[-1], 5 - 0.15)
+
     def test_a_unix_client_has_no_address(self) -> None:
         router = self.program(
             """

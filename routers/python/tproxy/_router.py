@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import socket
@@ -223,7 +222,8 @@ def wants_question(proxy: Callable[..., Any]) -> bool:
 
 def is_async(function: Callable[..., Any]) -> bool:
     function = inspect.unwrap(function)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+    call = getattr(function, "__call__", None)  # noqa: B004 (an object's own may be async)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def serve_plain(router: Router, wire: Wire) -> None:
@@ -238,7 +238,9 @@ def serve_plain(router: Router, wire: Wire) -> None:
     ready: dict[Any, str] = {}
     cancelled: set[int] = set()
     answers: list[str] = []
+    #: Read while others were still being answered, and when the first of it was.
     later: list[Any] = []
+    received_later = 0.0
 
     def tell(text: str) -> None:
         answers.append(text)
@@ -247,10 +249,11 @@ def serve_plain(router: Router, wire: Wire) -> None:
     try:
         while later or not wire.ended:
             if later:
-                messages, later = later, []
+                messages, later, received = later, [], received_later
             else:
                 messages = wire.read()
-            received = written = monotonic()
+                received = monotonic()
+            written = monotonic()
             for message in messages:
                 try:
                     ident = message["id"]
@@ -270,8 +273,10 @@ def serve_plain(router: Router, wire: Wire) -> None:
                     else:
                         tail = None
                         if type(verdict) is dict and len(verdict) == 1:
-                            with contextlib.suppress(KeyError, TypeError):
+                            try:  # contextlib.suppress would cost as much as all the rest
                                 tail = ready.get(verdict["remote"])
+                            except (KeyError, TypeError):
+                                pass
                         if tail is not None:
                             answers.append(f'{{"jsonrpc":"2.0","id":{ident}{tail}')
                         else:
@@ -283,8 +288,10 @@ def serve_plain(router: Router, wire: Wire) -> None:
                     # Whoever has left meanwhile need not be decided about.
                     more = wire.read(socket.MSG_DONTWAIT)
                     cancelled.update(ident for ident in map(cancelled_id, more) if ident is not None)
-                    later += more
                     written = monotonic()
+                    if not later:
+                        received_later = written
+                    later += more
                     if wire.ended and wire.is_hung_up():
                         return  # nobody is there to hear the rest
             flush(wire, answers)
