@@ -54,7 +54,7 @@ let package = Package(
         .target(
             name: "Proxy",
             dependencies: [
-                "Addressing", "Linux", "RouterProtocol", "Config", "Control", "Logs", "Reactor",
+                "Addressing", "CLinux", "Linux", "RouterProtocol", "Config", "Control", "Logs", "Reactor",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
             ],

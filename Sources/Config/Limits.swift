@@ -74,6 +74,8 @@ public enum Limits {
     @inlinable public static var jsonDepthMax: Int { 64 }
     /// A line of a router's stderr is cut here for the log.
     @inlinable public static var routerErrorLineBytesMax: Int { 4096 }
+    /// Lines of a router's stderr that are logged in a second; a flood's rest is dropped.
+    @inlinable public static var routerErrorLinesPerSecond: Int { 200 }
 
     // MARK: The data plane
 
@@ -99,12 +101,19 @@ public enum Limits {
     @inlinable public static var buffersKept: Int { 64 }
     /// Accepts of one wake-up, so that the other workers get theirs.
     @inlinable public static var acceptsPerTurn: Int { 4 }
+    /// The same for a worker that shares with nobody.
+    @inlinable public static var acceptsPerTurnAlone: Int { 64 }
     /// The pause after accept(2) ran out of descriptors or memory.
     @inlinable public static var acceptPauseMilliseconds: Int { 100 }
     /// Descriptors of a worker beside its connections and pipes: listeners, router, log, epoll, control, a spare.
     @inlinable public static var descriptorReserve: Int { 128 }
-    /// After an answer what the client still sends is read and dropped for this long, so that no reset eats the answer.
+    /// How long a client may take nothing of its last bytes: an answer's end or a file. Then it has stalled.
+    @inlinable public static var stallMilliseconds: Int { 30_000 }
+    /// After an answer what the client still sends is read and dropped until it is silent for this long, so that no
+    /// reset eats the answer.
     @inlinable public static var lingerMilliseconds: Int { 2_000 }
+    /// The same from the answer's end, however much the client says.
+    @inlinable public static var lingerTotalMilliseconds: Int { 30_000 }
     /// Bytes that are dropped in that time; a client that pours on is closed.
     @inlinable public static var lingerBytesMax: Int { 16_777_216 }
 

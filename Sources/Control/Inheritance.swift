@@ -235,6 +235,9 @@ public struct WorkerInheritance: ~Copyable {
         settings = inheritance.settings
     }
 
+    /// The control channel, for whoever serves it; the rest has been read by then.
+    public consuming func takeControl() -> WorkerChannel { control }
+
     private static func system<Result: ~Copyable>(
         _ body: () throws(Errno) -> Result
     ) throws(InheritanceError) -> Result {

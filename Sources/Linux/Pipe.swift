@@ -23,6 +23,16 @@ public struct Pipe: ~Copyable {
         _ = fcntl(raw.1, Int32(TP_F_SETPIPE_SZ), Int32(clamping: wantedSize))
         size = max(0, Int(fcntl(raw.1, Int32(TP_F_GETPIPE_SZ))))
     }
+
+    /// Reads from the reading end of a pipe. The C function is `read`.
+    public static func read(_ raw: Int32, into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
+        try transfer { Glibc.read(raw, memory, count) }
+    }
+
+    /// Gives both numbers away: the caller closes them.
+    public consuming func release() -> (read: Int32, write: Int32) {
+        (readEnd.release(), writeEnd.release())
+    }
 }
 
 /// Calls that move bytes between descriptors inside the kernel.

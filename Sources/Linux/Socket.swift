@@ -197,6 +197,12 @@ public enum Socket {
         return DescriptorPair(first: Descriptor(owning: raw.0), second: Descriptor(owning: raw.1))
     }
 
+    /// Clears O_NONBLOCK. The C function is `fcntl`.
+    public static func setBlocking(_ raw: Int32) throws(Errno) {
+        let flags = try check { fcntl(raw, F_GETFL) }
+        _ = try check { fcntl(raw, F_SETFL, flags & ~O_NONBLOCK) }
+    }
+
     /// Sets O_NONBLOCK on our end; flags of a socket pair's ends are apart. The C function is `fcntl`.
     public static func setNonBlocking(_ raw: Int32) throws(Errno) {
         let flags = try check { fcntl(raw, F_GETFL) }
@@ -213,6 +219,9 @@ public struct DescriptorPair: ~Copyable {
     public consuming func take(_ body: (consuming Descriptor, consuming Descriptor) -> Void) {
         body(first, second)
     }
+
+    /// Keeps the first and closes the second.
+    public consuming func takeFirst() -> Descriptor { first }
 
     /// Makes a pair of its ends.
     public init(first: consuming Descriptor, second: consuming Descriptor) {

@@ -33,6 +33,15 @@ public enum SocketAddress: Hashable, Sendable {
         }
     }
 
+    /// The same host with another port; a Unix socket has none.
+    public func with(port: UInt16) -> SocketAddress {
+        switch self {
+        case .ipv4(let address, _): .ipv4(address, port: port)
+        case .ipv6(let address, _): .ipv6(address, port: port)
+        case .unix, .unnamed: self
+        }
+    }
+
     /// The address family: AF_INET, AF_INET6 or AF_UNIX.
     public var family: Int32 {
         switch self {

@@ -70,6 +70,9 @@
         slot < slots.count && slots[Int(slot)].isTaken && slots[Int(slot)].generation == generation
     }
 
+    /// Whether a slot holds any value.
+    public func isTaken(_ slot: UInt32) -> Bool { slot < slots.count && slots[Int(slot)].isTaken }
+
     /// The generation of a slot, whether taken or not.
     public func generation(_ slot: UInt32) -> UInt32 { slots[Int(slot)].generation }
 

@@ -20,6 +20,29 @@ int pipe2(int ends[2], int flags);
 ssize_t splice(int from, int64_t *from_offset, int to, int64_t *to_offset, size_t count, unsigned int flags);
 #endif
 
+// How many descriptors one read can bring; more are closed at once.
+enum { TP_DESCRIPTORS_MAX = 4 };
+
+// What one read from a Unix socket brought.
+struct tp_received {
+    ssize_t count;
+    int error;
+    // The process that wrote it, 0 when unknown (unix(7), SCM_CREDENTIALS).
+    pid_t writer;
+    int descriptor_count;
+    int descriptors[TP_DESCRIPTORS_MAX];
+    int truncated;
+};
+
+// recvmsg(2) without blocking, with what came beside the bytes. Received descriptors are close-on-exec.
+void tp_receive(int socket, void *memory, size_t size, struct tp_received *received);
+
+// Has the kernel tell who wrote what is read (SO_PASSCRED). 0, or -1 and errno.
+int tp_tell_writers(int socket);
+
+// A copy of another process's descriptor (pidfd_getfd(2)), close-on-exec; -1 and errno.
+int tp_take_descriptor(pid_t process, int number);
+
 // fcntl(2) and splice(2), whose names need _GNU_SOURCE.
 enum { TP_F_SETPIPE_SZ = 1031, TP_F_GETPIPE_SZ = 1032 };
 enum { TP_SPLICE_F_MOVE = 1, TP_SPLICE_F_NONBLOCK = 2 };

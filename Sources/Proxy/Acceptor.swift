@@ -1,0 +1,130 @@
+// Taking clients from the listeners that all workers share, and leaving them to the kernel's queue when there is no room.
+
+import Addressing
+import Config
+import Control
+import Linux
+import Logs
+import Reactor
+import SystemPackage
+
+/// A listener as the worker holds it.
+struct WorkerListener {
+    let raw: Int32
+    /// What routers know it by: the `-b` text, normalised, with the real port.
+    let name: String
+    /// Where it listens.
+    let address: SocketAddress
+    /// The address clients see, nil when it has to be asked for with each connection (a wildcard) or there is none.
+    let local: Endpoint?
+
+    /// Describes an inherited listener. The C function is `getsockname`.
+    init(_ inherited: InheritedListener) throws(Errno) {
+        raw = inherited.descriptor
+        name = inherited.name
+        address = try Socket.localAddress(raw)
+        switch address {
+        case .ipv4(.any, _), .ipv6(.any, _), .unix, .unnamed: local = nil
+        case .ipv4, .ipv6: local = address.endpoint
+        }
+    }
+
+    /// Whether each connection's local address has to be asked for.
+    var isWildcard: Bool {
+        switch address {
+        case .ipv4(.any, _), .ipv6(.any, _): true
+        case .ipv4, .ipv6, .unix, .unnamed: false
+        }
+    }
+}
+
+/// Accepting, and the reasons not to.
+struct Acceptor: ~Copyable {
+    let listeners: [WorkerListener]
+    private(set) var isClosed = false
+    /// Several workers share the listeners: take few, and go to the end of the line.
+    private let isShared: Bool
+    let acceptsPerTurn: Int
+    private(set) var isWatching = false
+    /// After the kernel ran out of descriptors or memory.
+    private var pausedUntil: Int64?
+    private var pace = LogPace()
+
+    /// `workers` is how many share the listeners.
+    init(_ listeners: [WorkerListener], workers: Int) {
+        self.listeners = listeners
+        isShared = workers > 1
+        acceptsPerTurn = workers > 1 ? Limits.acceptsPerTurn : Limits.acceptsPerTurnAlone
+    }
+
+    /// When accepting may go on after a pause.
+    var deadline: Int64? { pausedUntil }
+
+    /// Watches the listeners while there is room, and only then. True when accepting has just been paused.
+    mutating func update(hasRoom: Bool, now: Int64, _ poller: borrowing Poller) throws(Errno) -> Bool {
+        if let pausedUntil, now >= pausedUntil { self.pausedUntil = nil }
+        let wanted = hasRoom && pausedUntil == nil && !isClosed
+        guard wanted != isWatching else { return false }
+        isWatching = wanted
+        for index in listeners.indices {
+            if wanted { try watch(index, poller) } else { poller.remove(listeners[index].raw) }
+        }
+        return !wanted
+    }
+
+    private func watch(_ index: Int, _ poller: borrowing Poller) throws(Errno) {
+        let interest: Readiness = isShared ? [.readable, .exclusive] : .readable
+        let token = Token(slot: UInt32(index), generation: 0, kind: TokenKind.listener)
+        try poller.add(listeners[index].raw, interest, token)
+    }
+
+    /// What taking one client came to.
+    enum Taken: ~Copyable {
+        case client(Socket.Accepted)
+        /// The queue is empty.
+        case none
+        /// The kernel has no room: accepting pauses. The text is for the log, at most once a second.
+        case failed(String?)
+    }
+
+    /// Takes the next client of a listener's queue.
+    mutating func take(_ index: Int, now: Int64) -> Taken {
+        do throws(Errno) {
+            if let accepted = try Socket.accept(listeners[index].raw) { return .client(accepted) }
+            return .none
+        } catch {
+            pausedUntil = now + Int64(Limits.acceptPauseMilliseconds)
+            guard let leftOut = pace.permit(at: now) else { return .failed(nil) }
+            let more = leftOut > 0 ? " (and \(leftOut) times before)" : ""
+            return .failed("cannot accept on \(listeners[index].name): \(error); trying again\(more)")
+        }
+    }
+
+    /// After a turn in which clients were taken: goes to the end of the line of those that share the listener.
+    /// Whoever was added last is woken last; without this one worker gets every client (epoll_ctl(2), EPOLLEXCLUSIVE).
+    mutating func endTurn(_ index: Int, _ poller: borrowing Poller) throws(Errno) {
+        guard isShared, isWatching else { return }
+        poller.remove(listeners[index].raw)
+        try watch(index, poller)
+    }
+
+    /// Closes our copies for good: other holders go on.
+    mutating func close(_ poller: borrowing Poller) {
+        guard !isClosed else { return }
+        for listener in listeners {
+            if isWatching { poller.remove(listener.raw) }
+            _ = Descriptor(owning: listener.raw)
+        }
+        isWatching = false
+        isClosed = true
+    }
+
+    /// What routers know a listener by.
+    func name(_ listener: Int) -> String { listeners[listener].name }
+
+    /// The address a client sees: the listener's own, or what the kernel says of the connection.
+    func local(_ listener: Int, _ client: () -> Int32?) -> Endpoint? {
+        guard listeners[listener].isWildcard, let raw = client() else { return listeners[listener].local }
+        return (try? Socket.localAddress(raw))?.endpoint
+    }
+}

@@ -1,0 +1,815 @@
+// The life of one connection, from accept to close, phase by phase in the order in which they are lived.
+
+import Addressing
+import Config
+import Linux
+import Reactor
+import RouterProtocol
+import SystemPackage
+
+/// Which socket of a connection an event is about.
+enum Side {
+    case client
+    case remote
+    /// A second address of the remote, tried beside the first.
+    case racer
+}
+
+/// What can happen to a connection.
+enum ConnectionEvent {
+    case ready(Side, Readiness)
+    /// The last turn's share was used up; the next turn begins.
+    case resume
+    case verdict(Verdict)
+    /// The verdict names a descriptor of the router's, and the file is in `Surroundings.takenFile`.
+    case takenFile(FileVerdict)
+    /// The descriptor that a verdict names could not be had.
+    case fileFailed(FileVerdict, String)
+    /// What to do about a remote that failed.
+    case errorAnswer(ProxyErrorAnswer)
+    /// No verdict will come.
+    case routerFailed(CloseReason)
+    case names([SocketAddress])
+    case namesFailed(String)
+    case deadline
+    /// The worker ends at once.
+    case stop
+}
+
+/// One connection: where it is in its life, what is known of it, and the question it has open.
+struct Connection: ~Copyable {
+    private(set) var phase: Phase
+    var facts: Facts
+    /// Names the open question to `Routers`.
+    var question: QuestionToken?
+
+    init(client: consuming Transport, _ facts: Facts, _ around: borrowing Surroundings) {
+        self.facts = facts
+        phase = .routing(Routing(client: client, around))
+    }
+
+    /// Lets one thing happen; what the worker is to do about it comes back.
+    mutating func handle(_ event: ConnectionEvent, _ around: inout Surroundings) -> Effects {
+        around.effects = Effects()
+        phase.handle(event, &facts, &around)
+        return around.effects
+    }
+
+    /// Why it ended, once it has.
+    var closeReason: CloseReason? {
+        switch phase {
+        case .closed(let reason): reason
+        default: nil
+        }
+    }
+}
+
+/// Where a connection is in its life. Entering a phase consumes the one before it; what a phase drops is closed.
+enum Phase: ~Copyable {
+    /// Gathering the initial bytes and asking for a verdict.
+    case routing(Routing)
+    /// Connecting to the remote.
+    case dialing(Dialing)
+    /// The remote failed: asking what to do instead.
+    case recovering(Recovering)
+    /// Bytes both ways.
+    case relaying(Relaying)
+    /// The last bytes or a file, then a lingering close.
+    case finishing(Finishing)
+    case closed(CloseReason)
+
+    mutating func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) {
+        self =
+            switch consume self {
+            case .routing(let phase): phase.handle(event, &facts, &around)
+            case .dialing(let phase): phase.handle(event, &facts, &around)
+            case .recovering(let phase): phase.handle(event, &facts, &around)
+            case .relaying(let phase): phase.handle(event, &facts, &around)
+            case .finishing(let phase): phase.handle(event, &facts, &around)
+            case .closed(let reason): .closed(reason)
+            }
+    }
+
+    /// How many bytes the open question carries.
+    var askedBytes: Int {
+        switch self {
+        case .routing(let phase): phase.askedBytes
+        default: 0
+        }
+    }
+
+    /// The client's socket while a question is open.
+    var clientSocket: Int32? {
+        switch self {
+        case .routing(let phase): phase.clientSocket
+        default: nil
+        }
+    }
+
+    /// Lends what the open question is about: the bytes it carries, and the router's own state.
+    func withQuestion(_ body: (Span<UInt8>, [UInt8]?) -> Void) {
+        switch self {
+        case .routing(let phase): phase.withInitial { body($0, phase.state) }
+        default: break
+        }
+    }
+
+    /// What failed, while the router is asked about it.
+    var failure: RemoteFailure? {
+        switch self {
+        case .recovering(let phase): phase.failure
+        default: nil
+        }
+    }
+
+    /// The reason it ends for, as far as that is known.
+    var reason: CloseReason? {
+        switch self {
+        case .recovering(let phase): phase.failure.closeReason
+        case .finishing(let phase): phase.reason
+        case .closed(let reason): reason
+        case .routing: nil
+        case .dialing: nil
+        case .relaying: nil
+        }
+    }
+
+    /// When the connection wants to be woken: the phase's one deadline, in monotonic milliseconds.
+    var deadline: Int64? {
+        switch self {
+        case .routing(let phase): phase.deadline
+        case .dialing(let phase): phase.deadline
+        case .recovering: nil
+        case .relaying(let phase): phase.deadline
+        case .finishing(let phase): phase.deadline
+        case .closed: nil
+        }
+    }
+}
+
+// MARK: - Routing
+
+/// Gathers the initial bytes and asks until there is a verdict. While a question is open, bytes stay in the kernel.
+struct Routing: ~Copyable {
+    fileprivate var client: Transport
+    /// Everything the client sent that is not consumed; nil before the first byte.
+    private var initial: Buffer?
+    /// What a verdict wants the client to be told while nothing is decided.
+    fileprivate var outgoing: Buffer?
+    /// What the next question gives back to the router.
+    private(set) var state: [UInt8]?
+    private(set) var isAsked = false
+    /// How many bytes the open or the last question carried.
+    private(set) var askedBytes = 0
+    /// The next question waits for so many bytes.
+    private var wantedBytes = 1
+    private var undecidedAnswers = 0
+    /// A client that drips is not asked about before this.
+    private var askNotBefore: Int64?
+    private var clientHasEnded = false
+    private let verdictDeadline: Int64
+
+    init(client: consuming Transport, _ around: borrowing Surroundings) {
+        self.client = client
+        verdictDeadline = around.now + Int64(around.settings.verdictTimeoutMilliseconds)
+    }
+
+    var deadline: Int64 { min(verdictDeadline, isAsked ? .max : askNotBefore ?? .max) }
+
+    /// Lends the bytes of the open question.
+    func withInitial(_ body: (Span<UInt8>) -> Void) {
+        switch initial {
+        case .some(let buffer): body(unsafe buffer.bytes.bytes._unsafeView(as: UInt8.self))
+        case .none: body(Span())
+        }
+    }
+
+    /// The parts that the next phase goes on with.
+    fileprivate consuming func take() -> Parts { Parts(client: client, initial: initial, outgoing: outgoing) }
+
+    fileprivate struct Parts: ~Copyable {
+        var client: Transport
+        var initial: Buffer?
+        var outgoing: Buffer?
+    }
+
+    var clientSocket: Int32 { client.raw }
+    fileprivate var count: Int { initial.count }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(_, let readiness):
+            client.note(readiness)
+            if readiness.contains(.error), client.takeError() != nil {
+                return leave(.clientReset, &around)
+            }
+            return proceed(&facts, &around)
+        case .resume: return proceed(&facts, &around)
+        case .verdict(let verdict):
+            isAsked = false
+            return carryOut(verdict, &facts, &around)
+        case .takenFile(let verdict):
+            isAsked = false
+            facts.decided("file", verdict.labels, around)
+            guard let file = around.takenFile.take() else {
+                return undecided(.fileFailed, &facts, &around)
+            }
+            return Finishing.send(file, verdict, client, outgoing.take(), &facts, &around)
+        case .fileFailed(let verdict, let message):
+            isAsked = false
+            facts.decided("file", verdict.labels, around)
+            let failure = RemoteFailure(kind: .file, message: message)
+            return Recovering.ask(client, outgoing.take(), failure, byReset: false, &around)
+        case .routerFailed(let reason):
+            isAsked = false
+            return undecided(reason, &facts, &around)
+        case .deadline:
+            if around.now < verdictDeadline { return proceed(&facts, &around) }
+            if isAsked { around.effects.asking = .withdraw }
+            isAsked = false
+            return undecided(.verdictTimeout, &facts, &around)
+        case .stop: return .closed(.stopped)
+        case .errorAnswer, .names, .namesFailed: return .routing(self)
+        }
+    }
+
+    /// Nothing was decided and nothing will be: the fallback, if there is one and it is not the router's own fault.
+    private consuming func undecided(
+        _ reason: CloseReason, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        if let fallback = around.settings.fallback, reason.isForFallback {
+            facts.decided("fallback", Labels(), around)
+            return Dialing(self, RemoteVerdict(remotes: [fallback])).start(&facts, &around)
+        }
+        return Finishing.end(client, outgoing.take(), reason, &facts, &around)
+    }
+
+    private consuming func leave(_ reason: CloseReason, _ around: inout Surroundings) -> Phase {
+        if isAsked { around.effects.asking = .withdraw }
+        return .closed(reason)
+    }
+
+    /// Does what can be done without a verdict: tells the client what is outgoing, gathers bytes, asks.
+    consuming func proceed(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        do throws(Errno) {
+            while outgoing != nil, client.mayWrite {
+                if case .moved(let count) = try client.write(&outgoing) { facts.bytesToClient &+= UInt64(count) }
+            }
+            if !isAsked, outgoing == nil { try gather(around) }
+        } catch {
+            return leave(.clientReset, &around)
+        }
+        if !isAsked, outgoing == nil {
+            let isNew = count > 0 && (count >= wantedBytes || clientHasEnded && count > askedBytes)
+            let isDue = askNotBefore.map { around.now >= $0 } ?? true
+            if isDue { askNotBefore = nil }
+            if isNew && isDue {
+                isAsked = true
+                askedBytes = count
+                around.effects.asking = .question
+            } else if isNew {
+                // A client that drips: the pace's deadline brings us back.
+            } else if clientHasEnded {
+                return count == 0 && undecidedAnswers == 0
+                    ? .closed(.clientLeft) : Finishing.end(client, nil, .undecided, &facts, &around)
+            } else if count >= around.settings.maxInitialBytes {
+                around.effects.remark = "no verdict after \(count) initial bytes (--max-initial-bytes)"
+                return Finishing.end(client, nil, .undecided, &facts, &around)
+            }
+        }
+        do throws(Errno) {
+            try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+        } catch {
+            around.effects.watchFailure = .overloaded
+        }
+        return .routing(self)
+    }
+
+    /// Reads what has arrived, as far as the limit goes.
+    private mutating func gather(_ around: borrowing Surroundings) throws(Errno) {
+        guard let scratch = unsafe around.pools.scratch.baseAddress else { return }
+        while client.mayRead, !clientHasEnded, count < around.settings.maxInitialBytes {
+            let room = unsafe min(around.settings.maxInitialBytes - count, around.pools.scratch.count)
+            switch try unsafe client.read(into: scratch, count: room) {
+            case .moved(let count):
+                let bytes = unsafe UnsafeRawBufferPointer(start: scratch, count: count)
+                unsafe initial.append(bytes)
+            case .wouldBlock: return
+            case .endOfStream: clientHasEnded = true
+            }
+        }
+    }
+
+    private consuming func carryOut(
+        _ verdict: Verdict, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        switch verdict {
+        case .undecided(let waitFor):
+            countUndecided(around)
+            wantedBytes = max(waitFor ?? 0, askedBytes + 1)
+            return proceed(&facts, &around)
+        case .exchange(let exchange):
+            countUndecided(around)
+            drop(exchange.consume)
+            if let state = exchange.state { self.state = state }
+            if !exchange.reply.isEmpty { outgoing.append(exchange.reply) }
+            askedBytes = exchange.asksAtOnce ? 0 : count
+            wantedBytes = exchange.asksAtOnce ? 1 : max(exchange.waitFor ?? 0, count + 1)
+            return proceed(&facts, &around)
+        case .remote(let verdict):
+            facts.decided("remote", verdict.labels, around)
+            return Dialing(self, verdict).start(&facts, &around)
+        case .close(let verdict):
+            facts.decided("close", verdict.labels, around)
+            if verdict.reset {
+                client.resetOnClose()
+                return .closed(.closedByReset)
+            }
+            outgoing.append(verdict.bytes)
+            return Finishing.end(client, outgoing.take(), .closed, &facts, &around)
+        case .file(let verdict):
+            facts.decided("file", verdict.labels, around)
+            guard case .path(let path) = verdict.source else {
+                // A descriptor comes as `.file`: the worker takes it from the router first.
+                return undecided(.fileFailed, &facts, &around)
+            }
+            do throws(RegularFile.Failure) {
+                let file = try RegularFile(path: path)
+                return Finishing.send(file, verdict, client, outgoing.take(), &facts, &around)
+            } catch {
+                let failure = RemoteFailure(file: error, name: path)
+                return Recovering.ask(client, outgoing.take(), failure, byReset: false, &around)
+            }
+        }
+    }
+
+    /// A client that sends byte by byte is not asked about more often than the pace allows.
+    private mutating func countUndecided(_ around: borrowing Surroundings) {
+        undecidedAnswers += 1
+        let isQuick = undecidedAnswers < Limits.quickQuestionsMax
+        askNotBefore = isQuick ? nil : around.now + Int64(Limits.slowQuestionMilliseconds)
+    }
+
+    private mutating func drop(_ count: Int) {
+        guard count > 0, initial != nil else { return }
+        initial!.drop(min(count, self.count))
+    }
+}
+
+// MARK: - Dialing
+
+/// Connects to the verdict's remotes, in order, until one stands.
+struct Dialing: ~Copyable {
+    fileprivate var client: Transport
+    /// What the remote is sent first.
+    private var toRemote: Buffer?
+    /// How many bytes that was before a near remote took some.
+    private let toRemoteCount: Int
+    /// What the client is sent ahead of anything from the remote.
+    private var toClient: Buffer?
+    private let verdict: RemoteVerdict
+    private var tried: [ErrorQuestion.Attempt] = []
+    private var nextRemote = 0
+    /// Nil while a name is being resolved.
+    private var dialer: Dialer?
+    private var remoteDeadline: Int64 = .max
+
+    init(_ routing: consuming Routing, _ verdict: RemoteVerdict) {
+        self.verdict = verdict
+        var parts = routing.take()
+        var toRemote: Buffer?
+        if let data = verdict.data {
+            toRemote.append(data)
+        } else if var initial = parts.initial.take() {
+            initial.drop(min(verdict.consume, initial.count))
+            if !initial.isEmpty { toRemote = consume initial }
+        }
+        toRemoteCount = toRemote.count
+        self.toRemote = toRemote
+        var toClient = parts.outgoing.take()
+        if verdict.replyBefore { toClient.append(verdict.reply) }
+        self.toClient = toClient
+        client = parts.client
+    }
+
+    var deadline: Int64 { min(remoteDeadline, nextAttempt ?? .max) }
+    private var nextAttempt: Int64? {
+        switch dialer {
+        case .some(let dialer): dialer.nextAttemptAt
+        case .none: nil
+        }
+    }
+
+    consuming func start(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        do throws(Errno) {
+            if toClient != nil, case .moved(let count) = try client.write(&toClient) {
+                facts.bytesToClient &+= UInt64(count)
+            }
+        } catch {
+            return .closed(.clientReset)
+        }
+        return dialNext(&facts, &around)
+    }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(.client, let readiness):
+            client.note(readiness)
+            // A client that is gone needs no remote; one that has only ended its side still wants the answer.
+            if readiness.contains(.error), client.takeError() != nil { return .closed(.clientReset) }
+            return .dialing(self)
+        case .ready(let side, let readiness):
+            guard dialer != nil else { return .dialing(self) }
+            let progress = dialer!.ready(side, readiness, &toRemote, around)
+            return advanced(progress, &facts, &around)
+        case .names(let addresses):
+            return dial(addresses, &facts, &around)
+        case .namesFailed(let why):
+            return failed(.dns, why, nil, &facts, &around)
+        case .deadline:
+            if around.now >= remoteDeadline {
+                return failed(.connectTimeout, "connect timed out", .timedOut, &facts, &around)
+            }
+            guard dialer != nil else { return .dialing(self) }
+            let progress = dialer!.advance(&toRemote, around)
+            return advanced(progress, &facts, &around)
+        case .stop: return .closed(.stopped)
+        case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed: return .dialing(self)
+        }
+    }
+
+    private consuming func dialNext(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        guard nextRemote < verdict.remotes.count else {
+            return Finishing.end(client, toClient.take(), .connectFailed, &facts, &around)
+        }
+        let remote = verdict.remotes[nextRemote]
+        nextRemote += 1
+        facts.remote = remote
+        facts.attempts += 1
+        let timeout = verdict.connectTimeoutMilliseconds ?? around.settings.connectTimeoutMilliseconds
+        remoteDeadline = around.now + Int64(timeout)
+        guard let address = SocketAddress(remote) else {
+            dialer = nil
+            around.effects.lookUp = remote.host
+            return .dialing(self)
+        }
+        return dial([address], &facts, &around)
+    }
+
+    private consuming func dial(
+        _ addresses: [SocketAddress], _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        var made = Dialer(addresses, from: verdict.bind.map(SocketAddress.init(_:)), token: facts.token)
+        let progress = made.tryNext(&toRemote, around)
+        dialer = consume made
+        return advanced(progress, &facts, &around)
+    }
+
+    private consuming func advanced(
+        _ progress: consuming Dialer.Progress, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        switch consume progress {
+        case .pending: return .dialing(self)
+        case .connected(let remote):
+            facts.connectedAt = around.nowMicroseconds
+            facts.bytesToRemote = UInt64(toRemoteCount - toRemote.count)
+            if !verdict.replyBefore { toClient.append(verdict.reply) }
+            let relaying = Relaying(
+                client: client, remote: remote, toRemote: toRemote.take(), toClient: toClient.take(),
+                inactivityMilliseconds: verdict.inactivityTimeoutMilliseconds, around)
+            return relaying.run(&facts, &around)
+        case .failed(let error):
+            let kind: ErrorQuestion.Failure = error == .connectionRefused ? .connectRefused : .connectFailed
+            return failed(error == .timedOut ? .connectTimeout : kind, "\(error)", error, &facts, &around)
+        case .isOurselves:
+            return failed(.loop, "the remote is one of our own listeners", nil, &facts, &around)
+        }
+    }
+
+    /// This remote will not do: the next one, or the router's word on it.
+    private consuming func failed(
+        _ kind: ErrorQuestion.Failure, _ why: String, _ error: Errno?, _ facts: inout Facts,
+        _ around: inout Surroundings
+    ) -> Phase {
+        let remote = verdict.remotes[nextRemote - 1]
+        let message = "connect to \(remote): \(why)"
+        tried.append(.init(remote: remote, failure: kind, message: message))
+        dialer = nil
+        if nextRemote < verdict.remotes.count { return dialNext(&facts, &around) }
+        let failure = RemoteFailure(kind: kind, message: message, errno: error, remote: remote, attempts: tried)
+        return Recovering.ask(client, toClient.take(), failure, byReset: false, &around)
+    }
+}
+
+// MARK: - Recovering
+
+/// The remote failed, and the router is asked once what the client is to be told.
+struct Recovering: ~Copyable {
+    fileprivate var client: Transport
+    private var outgoing: Buffer?
+    let failure: RemoteFailure
+    /// Whether the end is a reset, when the router has nothing better.
+    private let byReset: Bool
+    private var reason: CloseReason { failure.closeReason }
+
+    static func ask(
+        _ client: consuming Transport, _ outgoing: consuming Buffer?, _ failure: RemoteFailure, byReset: Bool,
+        _ around: inout Surroundings
+    ) -> Phase {
+        around.effects.remark = failure.message
+        around.effects.asking = .errorQuestion
+        return .recovering(Recovering(client: client, outgoing: outgoing, failure: failure, byReset: byReset))
+    }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(.client, let readiness):
+            client.note(readiness)
+            if readiness.contains(.error), client.takeError() != nil {
+                around.effects.asking = .withdraw
+                return .closed(.clientReset)
+            }
+            return .recovering(self)
+        case .errorAnswer(.close(let bytes)):
+            // After a byte to the client an error page would be garbage in the middle of an answer.
+            if facts.bytesToClient == 0, outgoing == nil {
+                outgoing.append(bytes)
+                return Finishing.end(client, outgoing.take(), reason, &facts, &around)
+            }
+            return giveUp(&facts, &around)
+        case .stop: return .closed(.stopped)
+        case .errorAnswer(.none): return giveUp(&facts, &around)
+        case .routerFailed: return giveUp(&facts, &around)
+        case .ready, .resume, .verdict, .takenFile, .fileFailed, .names, .namesFailed, .deadline:
+            return .recovering(self)
+        }
+    }
+
+    private consuming func giveUp(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        if byReset {
+            client.resetOnClose()
+            return .closed(reason)
+        }
+        return Finishing.end(client, outgoing.take(), reason, &facts, &around)
+    }
+}
+
+// MARK: - Relaying
+
+/// Bytes both ways, until both sides have ended theirs.
+struct Relaying: ~Copyable {
+    private var client: Transport
+    private var remote: Transport
+    private var toRemote: Flow
+    private var toClient: Flow
+    private var endPassedToRemote = false
+    private var endPassedToClient = false
+    /// The remote takes nothing any more; what it said before is still delivered to the client.
+    private enum Deafness { case none, ended, reset }
+    private var deafness = Deafness.none
+    private let inactivityMilliseconds: Int?
+    /// When the remote last said something, in milliseconds.
+    private var remoteSpokeAt: Int64
+
+    fileprivate init(
+        client: consuming Transport, remote: consuming Transport, toRemote: consuming Buffer?,
+        toClient: consuming Buffer?, inactivityMilliseconds: Int?, _ around: borrowing Surroundings
+    ) {
+        self.client = client
+        self.remote = remote
+        self.toRemote = Flow(startingWith: toRemote)
+        self.toClient = Flow(startingWith: toClient)
+        self.inactivityMilliseconds = inactivityMilliseconds
+        remoteSpokeAt = around.now
+    }
+
+    var deadline: Int64? { inactivityMilliseconds.map { remoteSpokeAt + Int64($0) } }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(.client, let readiness):
+            client.note(readiness)
+            return run(&facts, &around)
+        case .ready(.remote, let readiness), .ready(.racer, let readiness):
+            remote.note(readiness)
+            return run(&facts, &around)
+        case .resume: return run(&facts, &around)
+        case .deadline:
+            // While the client does not take what the remote has said, the remote is not silent.
+            if toClient.holdsBytes { remoteSpokeAt = around.now }
+            guard let deadline, around.now >= deadline else { return .relaying(self) }
+            return remoteFailed(
+                .inactivityTimeout, "no byte for \(inactivityMilliseconds ?? 0) ms", .timedOut, byReset: false, &facts,
+                &around)
+        case .stop:
+            // Neither side may take what it got for the whole.
+            client.resetOnClose()
+            remote.resetOnClose()
+            return .closed(.stopped)
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
+            return .relaying(self)
+        }
+    }
+
+    /// Moves what can be moved, and passes ends and resets on.
+    fileprivate consuming func run(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        let before = (toRemote: toRemote.moved, toClient: toClient.moved)
+        let upward = deafness != .none ? .waiting : toRemote.pump(from: &client, to: &remote, &around.pools)
+        let downward = toClient.pump(from: &remote, to: &client, &around.pools)
+        if toClient.moved != before.toClient { remoteSpokeAt = around.now }
+        facts.bytesToRemote &+= toRemote.moved &- before.toRemote
+        facts.bytesToClient &+= toClient.moved &- before.toClient
+
+        switch downward {
+        case .sourceFailed(let error):
+            return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
+        case .targetFailed: return clientFailed()
+        case .waiting, .moreToDo, .finished: break
+        }
+        switch upward {
+        case .sourceFailed: return clientFailed()
+        case .targetFailed(let error):
+            // A reset ends all, once the client has what the remote said before. Anything else means that the remote
+            // has ended in order and only takes no more.
+            deafness = error == .connectionReset ? .reset : .ended
+        case .waiting, .moreToDo, .finished: break
+        }
+        if downward == .finished, upward == .finished { return .closed(.done) }
+        if deafness == .reset, !toClient.holdsBytes {
+            return remoteFailed(.reset, "\(Errno.connectionReset)", .connectionReset, byReset: true, &facts, &around)
+        }
+        if downward == .finished, deafness == .ended {
+            return Finishing.end(client, nil, .done, &facts, &around)
+        }
+        if downward == .finished, !endPassedToClient {
+            endPassedToClient = true
+            client.endWriting()
+        }
+        if upward == .finished, !endPassedToRemote {
+            endPassedToRemote = true
+            remote.endWriting()
+        }
+        if downward == .moreToDo || upward == .moreToDo { around.effects.moreToDo = true }
+        do throws(Errno) {
+            try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+            try remote.watch(around.poller, facts.token.with(kind: TokenKind.remote))
+        } catch {
+            around.effects.watchFailure = .overloaded
+        }
+        return .relaying(self)
+    }
+
+    /// The client is gone: the remote must not take what it got for the whole.
+    private consuming func clientFailed() -> Phase {
+        remote.resetOnClose()
+        return .closed(.clientReset)
+    }
+
+    /// The remote is gone or silent. Before the first byte to the client the router may still say something.
+    private consuming func remoteFailed(
+        _ kind: ErrorQuestion.Failure, _ why: String, _ error: Errno?, byReset: Bool, _ facts: inout Facts,
+        _ around: inout Surroundings
+    ) -> Phase {
+        let name = facts.remote.map { "\($0)" } ?? "the remote"
+        let failure = RemoteFailure(kind: kind, message: "\(name): \(why)", errno: error, remote: facts.remote)
+        // It must not take what it got for the whole, should it still listen.
+        remote.resetOnClose()
+        if facts.bytesToClient > 0, byReset {
+            around.effects.remark = failure.message
+            client.resetOnClose()
+            return .closed(failure.closeReason)
+        }
+        return Recovering.ask(client, nil, failure, byReset: byReset, &around)
+    }
+}
+
+// MARK: - Finishing
+
+/// Gives the client the last bytes or a file, ends our side, and reads on for a while: closing with unread bytes
+/// would send a reset, and that may overtake the answer (RFC 9293, 3.10.4 and RFC 9112, 9.6).
+struct Finishing: ~Copyable {
+    private enum Stage { case sending, lingering }
+
+    fileprivate var client: Transport
+    private var outgoing: Buffer?
+    private var file: RegularFile?
+    private var offset: UInt64 = 0
+    private var remaining: UInt64 = 0
+    private var stage = Stage.sending
+    private var drained = 0
+    private var lingerEnd: Int64 = .max
+    let reason: CloseReason
+    private(set) var deadline: Int64
+
+    private init(_ client: consuming Transport, _ outgoing: consuming Buffer?, _ reason: CloseReason, now: Int64) {
+        self.client = client
+        self.outgoing = outgoing
+        self.reason = reason
+        deadline = now + Int64(Limits.stallMilliseconds)
+    }
+
+    /// Sends these bytes, if any, and ends.
+    static func end(
+        _ client: consuming Transport, _ outgoing: consuming Buffer?, _ reason: CloseReason, _ facts: inout Facts,
+        _ around: inout Surroundings
+    ) -> Phase {
+        Finishing(client, outgoing, reason, now: around.now).proceed(&facts, &around)
+    }
+
+    /// Sends the verdict's part of a file, its reply first, and ends.
+    static func send(
+        _ file: consuming RegularFile, _ verdict: FileVerdict, _ client: consuming Transport,
+        _ outgoing: consuming Buffer?, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        var before = outgoing
+        before.append(verdict.reply)
+        var finishing = Finishing(client, before, .fileSent, now: around.now)
+        finishing.offset = min(verdict.offset, file.size)
+        finishing.remaining = min(verdict.nbytes ?? .max, file.size - finishing.offset)
+        finishing.file = consume file
+        return finishing.proceed(&facts, &around)
+    }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(_, let readiness):
+            client.note(readiness)
+            return proceed(&facts, &around)
+        case .resume: return proceed(&facts, &around)
+        case .deadline:
+            // A client that has been told to go and does not is not waited for; one that takes nothing has stalled.
+            if around.now < deadline { return .finishing(self) }
+            return .closed(stage == .lingering ? reason : .stalled)
+        case .stop:
+            // What is left of a promised answer must not look like its end.
+            if stage == .sending { client.resetOnClose() }
+            return .closed(.stopped)
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
+            return .finishing(self)
+        }
+    }
+
+    private consuming func proceed(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        do throws(Errno) {
+            if stage == .sending {
+                let before = facts.bytesToClient
+                guard try sendAll(&facts, &around) else {
+                    if file != nil, remaining > 0, client.mayWrite, !around.effects.moreToDo {
+                        around.effects.remark = "the file became shorter while it was sent"
+                        client.resetOnClose()
+                        return .closed(.fileShrank)
+                    }
+                    if facts.bytesToClient != before { deadline = around.now + Int64(Limits.stallMilliseconds) }
+                    try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+                    return .finishing(self)
+                }
+                file = nil
+                client.endWriting()
+                stage = .lingering
+                deadline = around.now + Int64(Limits.lingerMilliseconds)
+                lingerEnd = around.now + Int64(Limits.lingerTotalMilliseconds)
+            }
+            while client.mayRead {
+                switch try client.discard(around.pools) {
+                case .moved(let count):
+                    drained += count
+                    deadline = min(around.now + Int64(Limits.lingerMilliseconds), lingerEnd)
+                case .wouldBlock: break
+                case .endOfStream: return .closed(reason)
+                }
+                if drained > Limits.lingerBytesMax { return .closed(reason) }
+            }
+            try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+        } catch {
+            return .closed(stage == .lingering ? reason : .clientReset)
+        }
+        return .finishing(self)
+    }
+
+    /// Sends until everything is sent (true), the socket is full, the turn's share is used up or the file ends early.
+    private mutating func sendAll(_ facts: inout Facts, _ around: inout Surroundings) throws(Errno) -> Bool {
+        while outgoing != nil {
+            guard client.mayWrite else { return false }
+            if case .moved(let count) = try client.write(&outgoing) { facts.bytesToClient &+= UInt64(count) }
+        }
+        guard file != nil else { return true }
+        var budget = Limits.flowBytesPerTurn
+        while remaining > 0 {
+            guard client.mayWrite else { return false }
+            if budget <= 0 {
+                around.effects.moreToDo = true
+                return false
+            }
+            let share = Int(min(remaining, UInt64(budget)))
+            switch try client.send(file!, offset: &offset, count: share) {
+            case .moved(let count):
+                facts.bytesToClient &+= UInt64(count)
+                remaining -= min(UInt64(count), remaining)
+                budget -= count
+            case .wouldBlock: return false
+            case .endOfStream: return false
+            }
+        }
+        return true
+    }
+}

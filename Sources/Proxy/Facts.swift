@@ -1,0 +1,77 @@
+// What is known of a connection whatever its phase: for questions, log lines and the access log.
+
+import Addressing
+import Config
+import Linux
+import Reactor
+import RouterProtocol
+
+/// The facts of one connection, gathered from accept to close.
+struct Facts {
+    /// Names the connection's registrations; its slot and generation name the connection itself.
+    let token: Token
+    /// Counts the connections of this worker; with the worker's own number it makes the id, unique per arbiter.
+    let serial: UInt64
+    /// Which of the worker's listeners it came by.
+    let listener: Int
+    let client: SocketAddress
+    /// Monotonic microseconds, as all times here.
+    let acceptedAt: Int64
+
+    var verdictAt: Int64?
+    var connectedAt: Int64?
+    /// The word for the access log: what was decided.
+    var verdict = "none"
+    /// The remote that was connected, or the last one tried.
+    var remote: Endpoint?
+    /// How many remotes were tried.
+    var attempts = 0
+    var bytesToRemote: UInt64 = 0
+    var bytesToClient: UInt64 = 0
+    var note: String?
+    var tags: [String] = []
+    /// How many questions about failures were asked.
+    var errorQuestions = 0
+
+    /// A verdict has come.
+    mutating func decided(_ verdict: String, _ labels: Labels, _ around: borrowing Surroundings) {
+        self.verdict = verdict
+        verdictAt = around.nowMicroseconds
+        note = labels.note
+        tags = labels.tags
+    }
+}
+
+/// What a connection borrows while it handles an event. One of them in a worker.
+struct Surroundings: ~Copyable {
+    var pools: Pools
+    var poller: Poller
+    /// The file of the verdict that is being carried out, when it came as a descriptor.
+    var takenFile: RegularFile?
+    let settings: Settings
+    /// Where this tproxy listens: a remote among these would be ourselves.
+    let ownAddresses: [SocketAddress]
+    /// What the connection that is handling an event wants done after it.
+    var effects = Effects()
+    /// The time of this round of events: monotonic microseconds.
+    var nowMicroseconds: Int64
+
+    /// The same in milliseconds, as deadlines are given.
+    var now: Int64 { nowMicroseconds / 1000 }
+}
+
+/// What a connection asks the worker to do, performed by the worker in one place after each event.
+struct Effects {
+    enum Asking { case nothing, question, errorQuestion, withdraw }
+
+    /// Put a question to the router, or take the open one back.
+    var asking = Asking.nothing
+    /// Resolve this name; `.names` brings the addresses.
+    var lookUp: String?
+    /// The turn's share is used up: send `.resume` in the next round.
+    var moreToDo = false
+    /// The kernel would not watch a descriptor: the connection cannot go on.
+    var watchFailure: CloseReason?
+    /// Why something ended otherwise than it should, for the log.
+    var remark: String?
+}

@@ -1,0 +1,202 @@
+// The bytes between a worker and one router: its process, its socket, its stderr. What they mean is decided elsewhere
+// (`Routers`); this only reads, writes and ends it.
+
+import Config
+import Glibc
+import Linux
+import Logs
+import RouterProtocol
+import SystemPackage
+
+/// One router process and our ends of what connects us to it.
+struct RouterLink: ~Copyable {
+    let id: RouterID
+    let generation: Int
+    let pid: Int32
+    let pidfd: Descriptor
+    private let socket: Descriptor
+    private var errors: Descriptor?
+    private var lines = LineFramer(lineBytesMax: Limits.routerLineBytesMax)
+    private var errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax)
+    /// What came beside the lines.
+    private var beside = RouterSocket.Beside()
+    /// Lines that wait for the end of the round, or for the router to read.
+    private var outgoing: [UInt8] = []
+    private var written = 0
+    /// The router does not read: writability is watched.
+    private(set) var isBlocked = false
+    /// Nothing more is read from it: it has been given up.
+    var isGivenUp = false
+    /// The process has ended and was reaped.
+    var isReaped = false
+    private var hasEndedInput = false
+    /// What it said of itself.
+    var abilities = HelloAnswer.bare
+    /// Lines in a row that were no messages.
+    var unreadableLines = 0
+    var strayPace = LogPace()
+    private var errorLinesSecond: Int64 = 0
+    private var errorLinesInSecond = 0
+    /// It has answered `hello`.
+    var isGreeted = false
+
+    /// Starts a router process.
+    init(
+        _ id: RouterID, generation: Int, arguments: [String], environment: [String], softDescriptorLimit: UInt64
+    ) throws(Errno) {
+        let pair = try Socket.pair()
+        let errorPipe = try Pipe(wantedSize: Limits.pipeBytesUseful)
+        let ends = errorPipe.release()
+        let errorsRead = Descriptor(owning: ends.read)
+        let errorsWrite = Descriptor(owning: ends.write)
+        // The router's end stays blocking: most languages take EAGAIN for the end of their input.
+        try Socket.setNonBlocking(pair.first.raw)
+        try Socket.setBlocking(errorsWrite.raw)
+        try RouterSocket.tellWriters(pair.first.raw)
+        let router = try Spawn.router(
+            arguments: arguments, environment: environment, socket: pair.second.raw, errorPipe: errorsWrite.raw,
+            softDescriptorLimit: softDescriptorLimit)
+        pid = router.pid
+        pidfd = router.take()
+        socket = pair.takeFirst()
+        errors = consume errorsRead
+        self.id = id
+        self.generation = generation
+        outgoing.reserveCapacity(Pools.messageBytes)
+    }
+
+    deinit {
+        for raw in beside.descriptors { close(raw) }
+    }
+
+    var socketNumber: Int32 { socket.raw }
+    var errorsNumber: Int32? {
+        switch errors {
+        case .some(let errors): errors.raw
+        case .none: nil
+        }
+    }
+
+    // MARK: Writing
+
+    /// Appends a line; it leaves with `flush`, together with all others of this round.
+    mutating func write(_ append: (inout [UInt8]) -> Void) {
+        append(&outgoing)
+    }
+
+    /// Gives the kernel what is outgoing: one write for everything of this round. Throws when the router is gone.
+    mutating func flush() throws(Errno) {
+        while written < outgoing.count {
+            let transfer: Transfer
+            do throws(Errno) {
+                transfer = try Self.send(socket.raw, outgoing, from: written)
+            } catch {
+                outgoing.removeAll()
+                written = 0
+                throw error
+            }
+            guard case .moved(let count) = transfer else {
+                isBlocked = true
+                return
+            }
+            written += count
+        }
+        isBlocked = false
+        written = 0
+        // A burst's memory goes back; an ordinary round's is kept.
+        outgoing.removeAll(keepingCapacity: outgoing.capacity <= 1 << 20)
+    }
+
+    var hasOutgoing: Bool { written < outgoing.count }
+
+    private static func send(_ raw: Int32, _ bytes: [UInt8], from start: Int) throws(Errno) -> Transfer {
+        let all = unsafe bytes.span.bytes
+        return try unsafe all.withUnsafeBytes { (all) throws(Errno) in
+            guard let base = all.baseAddress else { return .wouldBlock }
+            return try unsafe Socket.send(raw, from: base + start, count: all.count - start)
+        }
+    }
+
+    /// Ends the router's input, once what is outgoing is written or given up.
+    mutating func endInput() {
+        guard !hasEndedInput else { return }
+        hasEndedInput = true
+        try? Socket.endWriting(socket.raw)
+    }
+
+    /// Sends a signal to the router's process group.
+    func signal(_ number: Int32) {
+        if !isReaped { _ = Glibc.kill(-pid, number) }
+    }
+
+    // MARK: Reading
+
+    /// Reads once from the socket.
+    mutating func receive() throws(Errno) -> Transfer {
+        let raw = socket.raw
+        let before = beside.descriptors.count
+        beside.isTruncated = false
+        // One descriptor goes with one verdict. Several in one message, or some lost, mean nothing: they are closed.
+        defer {
+            if beside.isTruncated || beside.descriptors.count > before + 1 {
+                while beside.descriptors.count > before { close(beside.descriptors.removeLast()) }
+            }
+        }
+        return try unsafe lines.withFreeSpace(atLeast: Self.readBytes) { (free, count) throws(Errno) in
+            guard let base = free.baseAddress else { return .wouldBlock }
+            let transfer = try unsafe RouterSocket.receive(raw, into: base, count: free.count, &beside)
+            if case .moved(let moved) = transfer { count = moved }
+            return transfer
+        }
+    }
+
+    /// Lends the next whole line.
+    mutating func nextLine<Value>(_ body: (Span<UInt8>) -> Value) -> LineFramer.Next<Value> { lines.next(body) }
+
+    /// Reads once from stderr.
+    mutating func receiveErrors() throws(Errno) -> Transfer {
+        guard let raw = errorsNumber else { return .endOfStream }
+        return try unsafe errorLines.withFreeSpace(atLeast: Limits.routerErrorLineBytesMax) {
+            (free, count) throws(Errno) in
+            guard let base = free.baseAddress else { return .wouldBlock }
+            let transfer = try unsafe Pipe.read(raw, into: base, count: free.count)
+            if case .moved(let moved) = transfer { count = moved }
+            return transfer
+        }
+    }
+
+    mutating func nextErrorLine<Value>(_ body: (Span<UInt8>) -> Value) -> LineFramer.Next<Value> {
+        errorLines.next(body)
+    }
+
+    /// Whether another line of stderr may be logged: a flood is cut to so many a second.
+    mutating func mayLogError(_ now: Int64) -> Bool {
+        if now / 1000 != errorLinesSecond { (errorLinesSecond, errorLinesInSecond) = (now / 1000, 0) }
+        errorLinesInSecond += 1
+        return errorLinesInSecond <= Limits.routerErrorLinesPerSecond
+    }
+
+    /// A line of stderr was longer than is shown: begin anew.
+    mutating func skipErrorLine() { errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax) }
+
+    /// Nothing more will come on stderr.
+    mutating func closeErrors() { errors = nil }
+
+    /// The descriptor a verdict names: one that was passed with the line, or a copy of the writer's own.
+    mutating func takeDescriptor(_ number: Int32, attached: Bool) throws(Errno) -> Descriptor {
+        if attached {
+            guard !beside.descriptors.isEmpty else { throw .badFileDescriptor }
+            return Descriptor(owning: beside.descriptors.removeFirst())
+        }
+        guard beside.writer > 0 else { throw .noSuchProcess }
+        return try RouterSocket.takeDescriptor(number, of: beside.writer)
+    }
+
+    /// Descriptors nobody has asked for are closed, beyond what answers that are under way can mean.
+    mutating func closeSurplus() {
+        while beside.descriptors.count > Self.descriptorsMax { close(beside.descriptors.removeFirst()) }
+    }
+
+    private static let readBytes = 65_536
+    private static let descriptorsMax = 64
+}

@@ -1,0 +1,175 @@
+// How we talk to one peer: a non-blocking socket and what is known of its readiness. TLS joins here.
+
+import Config
+import Linux
+import Reactor
+import SystemPackage
+
+/// One side of a connection.
+///
+/// Descriptors are watched edge-triggered and registered once: epoll says when something becomes possible, and
+/// this remembers it until a read or a write shows that it is over. So most connections need one `epoll_ctl` a side.
+@safe struct Transport: ~Copyable {
+    private let descriptor: Descriptor
+    /// Nothing is known to be missing: a read may bring bytes.
+    private(set) var mayRead: Bool
+    /// A write may be taken.
+    private(set) var mayWrite: Bool
+    /// The kernel has reported an end, a hang-up or an error: a short read is not the last word.
+    private(set) var peerEnded = false
+    /// A write has blocked, so writability is watched from then on.
+    private(set) var hasBlocked = false
+    /// What epoll watches now: nothing until the first `watch`.
+    private var watched: Readiness = []
+    /// Whether the kernel still has to say that the connection stands.
+    private(set) var isConnecting: Bool
+
+    /// Takes over a connected socket (`isConnecting: false`) or one whose connect is under way.
+    init(_ descriptor: consuming Descriptor, isConnecting: Bool = false) {
+        self.descriptor = descriptor
+        self.isConnecting = isConnecting
+        mayRead = !isConnecting
+        // A write right after a connect is taken when the peer is near: the kernel says if not.
+        mayWrite = true
+        hasBlocked = isConnecting
+    }
+
+    /// The number, to register it; never kept.
+    var raw: Int32 { descriptor.raw }
+
+    /// What epoll is to watch.
+    var interest: Readiness {
+        hasBlocked
+            ? [.readable, .writable, .peerEnded, .edgeTriggered] : [.readable, .peerEnded, .edgeTriggered]
+    }
+
+    /// Remembers what epoll reported.
+    @inline(__always)
+    mutating func note(_ readiness: Readiness) {
+        if !readiness.isDisjoint(with: [.readable, .peerEnded, .hangUp, .error]) { mayRead = true }
+        if !readiness.isDisjoint(with: [.writable, .hangUp, .error]) { mayWrite = true }
+        if !readiness.isDisjoint(with: [.peerEnded, .hangUp, .error]) { peerEnded = true }
+    }
+
+    /// Has epoll watch for what is to be watched now; costs a call only when that has changed.
+    @inline(__always)
+    mutating func watch(_ poller: borrowing Poller, _ token: Token) throws(Errno) {
+        let wanted = interest
+        if wanted == watched { return }
+        if watched.isEmpty { try poller.add(raw, wanted, token) } else { try poller.modify(raw, wanted, token) }
+        watched = wanted
+    }
+
+    /// What came of a connect, once epoll has reported something: true when it stands, false when it goes on.
+    mutating func finishConnecting() throws(Errno) -> Bool {
+        if let error = Socket.pendingError(raw) { throw error }
+        do throws(Errno) {
+            _ = try Socket.peerAddress(raw)
+        } catch {
+            // The event was meant for an earlier attempt of this connection.
+            if error == .socketNotConnected { return false }
+            throw error
+        }
+        established()
+        return true
+    }
+
+    /// Reads into `memory`. A short read is taken for the end of what has arrived, unless the peer has ended.
+    @inline(__always)
+    mutating func read(into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
+        let result = try unsafe Socket.receive(raw, into: memory, count: count)
+        switch result {
+        case .moved(let moved): if moved < count && !peerEnded { mayRead = false }
+        case .wouldBlock, .endOfStream: mayRead = false
+        }
+        return result
+    }
+
+    /// Writes from `memory`; less than `count` means that the socket is full.
+    @inline(__always)
+    mutating func write(from memory: UnsafeRawPointer, count: Int) throws(Errno) -> Transfer {
+        let result = try unsafe Socket.send(raw, from: memory, count: count)
+        switch result {
+        case .moved(let moved):
+            if isConnecting { established() }
+            if moved < count { blocked() }
+        case .wouldBlock, .endOfStream: blocked()
+        }
+        return result
+    }
+
+    /// Writes what a buffer holds, as far as the socket takes it.
+    mutating func write(_ buffer: inout Buffer) throws(Errno) -> Transfer {
+        let result = try unsafe write(
+            from: buffer.bytes.baseAddress ?? UnsafeRawPointer(buffer.free), count: buffer.count)
+        if case .moved(let moved) = result { buffer.drop(moved) }
+        return result
+    }
+
+    /// The same for bytes that may not be there; what has been taken whole is gone.
+    mutating func write(_ bytes: inout Buffer?) throws(Errno) -> Transfer {
+        guard var buffer = bytes.take() else { return .wouldBlock }
+        let result: Transfer
+        do throws(Errno) {
+            result = try write(&buffer)
+        } catch {
+            throw error
+        }
+        if !buffer.isEmpty { bytes = consume buffer }
+        return result
+    }
+
+    /// Moves what has arrived into an empty pipe.
+    mutating func splice(into pipe: inout LentPipe, count: Int) throws(Errno) -> Transfer {
+        let result = try Splice.move(from: raw, to: pipe.write, count: count)
+        switch result {
+        case .moved(let moved): pipe.count += moved
+        case .wouldBlock, .endOfStream: mayRead = false
+        }
+        return result
+    }
+
+    /// Moves what a pipe holds into the socket.
+    mutating func splice(from pipe: inout LentPipe) throws(Errno) -> Transfer {
+        let result = try Splice.move(from: pipe.read, to: raw, count: pipe.count)
+        switch result {
+        case .moved(let moved): pipe.count = max(0, pipe.count - moved)
+        case .wouldBlock, .endOfStream: blocked()
+        }
+        return result
+    }
+
+    /// Sends a part of a file; `.endOfStream` means that the file is shorter than it was.
+    mutating func send(_ file: borrowing RegularFile, offset: inout UInt64, count: Int) throws(Errno) -> Transfer {
+        let result = try Splice.sendFile(file.descriptor, to: raw, offset: &offset, count: count)
+        if case .wouldBlock = result { blocked() }
+        return result
+    }
+
+    /// Reads and throws away.
+    mutating func discard(_ pools: borrowing Pools) throws(Errno) -> Transfer {
+        guard let base = unsafe pools.scratch.baseAddress else { return .wouldBlock }
+        return try unsafe read(into: base, count: pools.scratch.count)
+    }
+
+    /// Ends our side. What an already broken connection says to that comes back from the next read.
+    mutating func endWriting() {
+        try? Socket.endWriting(raw)
+    }
+
+    /// Makes the coming close a reset: what the peer has not read yet is lost, and it knows.
+    mutating func resetOnClose() { Socket.resetOnClose(raw) }
+
+    /// Whether the kernel holds an error that ends this connection. Reading it takes it away.
+    mutating func takeError() -> Errno? { Socket.pendingError(raw) }
+
+    private mutating func established() {
+        isConnecting = false
+        mayRead = true
+    }
+
+    private mutating func blocked() {
+        mayWrite = false
+        hasBlocked = true
+    }
+}

@@ -1,0 +1,478 @@
+// The worker's side towards its routers: carries out what `Routers` decides, and tells it what came of it.
+
+import Addressing
+import Config
+import Control
+import Glibc
+import Linux
+import Logging
+import Logs
+import Reactor
+import RouterProtocol
+import SystemPackage
+
+extension Worker {
+    /// What one line of a router comes to, once the link has been let go of.
+    private enum Incoming {
+        case nothing
+        case greeting(HelloAnswer)
+        case badGreeting(String)
+        case answer(AnsweredQuestion, ConnectionEvent)
+        case descriptor(AnsweredQuestion, FileVerdict, number: Int32, attached: Bool, id: UInt64)
+        case unreadable(String)
+        case stray(String)
+    }
+
+    private static let helloID: UInt64 = 1
+
+    // MARK: - What Routers decides
+
+    func performRouterActions() {
+        while let action = routers.nextAction(now: now) {
+            switch action {
+            case .spawn(let id, .process, let generation): spawn(id, generation)
+            case .send(let question): send(question)
+            case .cancel(let id, let question, let asker):
+                let connection = connectionID(Token(bits: asker.rawValue))
+                write(id) { Notice.cancel(id: question, connection: connection).append(to: &$0) }
+            case .shutdown(let id, let told):
+                guard let slot = linkSlot(id) else { break }
+                if told { links[slot].write { Notice.shutdown.append(to: &$0) } }
+                // At once, not at the end of the round: nothing may follow.
+                try? links[slot].flush()
+                links[slot].endInput()
+            case .terminate(let id): if let slot = linkSlot(id) { links[slot].signal(SIGTERM) }
+            case .kill(let id): if let slot = linkSlot(id) { links[slot].signal(SIGKILL) }
+            case .release(let id): release(id)
+            case .fail(let asker, let failure):
+                let token = Token(bits: asker.rawValue)
+                guard connections.holds(token.slot, generation: token.generation) else { break }
+                connections[token.slot].question = nil
+                if failure != .notImplemented { note(token.slot, "no verdict: \(failure.words)", CloseReason(failure)) }
+                handle(token.slot, .routerFailed(CloseReason(failure)))
+            case .ready:
+                stage = .serving
+                scoreboard[.state] = WorkerState.serving.rawValue
+                control.send(.ready)
+            case .bootFailed(let end):
+                log.error("the router \(settings.router.text) did not come up: it \(end)")
+                control.send(.bootFailed("the router \(settings.router.text) \(end)"))
+                stage = .ended(status: WorkerProcess.bootFailureStatus)
+            case .reloaded:
+                scoreboard[.generation] = generation
+                if let number = reloadNumber { control.send(.reloaded, number: number) }
+                reloadNumber = nil
+            case .reloadFailed(let end):
+                if let number = reloadNumber { control.send(.reloadFailed("the new router \(end)"), number: number) }
+                reloadNumber = nil
+            case .drained: if case .leaving = stage { stage = .ended(status: 0) }
+            case .note(let routerNote): log.log(level: routerNote.level.logLevel, "\(routerNote)")
+            }
+        }
+    }
+
+    private func spawn(_ id: RouterID, _ generation: Int) {
+        do throws(Errno) {
+            var link: RouterLink? = try RouterLink(
+                id, generation: generation, arguments: settings.router.arguments, environment: routerEnvironment,
+                softDescriptorLimit: softDescriptorLimit)
+            let slot = links.insert { _, _ in
+                guard let link = link.take() else { preconditionFailure("insert calls its body once") }
+                return link
+            }
+            linkSlots.append((id, slot))
+            let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
+            try around.poller.add(links[slot].socketNumber, .readable, token)
+            try around.poller.add(links[slot].pidfd.raw, .readable, token.with(kind: TokenKind.routerProcess))
+            if let raw = links[slot].errorsNumber {
+                try around.poller.add(raw, .readable, token.with(kind: TokenKind.routerErrors))
+            }
+            greet(slot, generation)
+        } catch {
+            log.error("the router \(settings.router.text) could not be started: \(error)")
+            routers.died(id, .spawnFailed(error.rawValue), now: now)
+        }
+    }
+
+    private func greet(_ slot: UInt32, _ generation: Int) {
+        let hello = Hello(
+            id: Self.helloID, version: Product.version, worker: "\(serial)", generation: generation,
+            listeners: acceptor.listeners.map { Hello.Listener(name: $0.name, address: $0.address.endpoint) },
+            limits: Hello.Limits(
+                lineBytesMax: Limits.routerLineBytesMax, initialBytesMax: settings.maxInitialBytes,
+                routerTimeoutMilliseconds: settings.routerTimeoutMilliseconds,
+                verdictTimeoutMilliseconds: settings.verdictTimeoutMilliseconds))
+        links[slot].write { hello.append(to: &$0) }
+        unflushed.append(slot)
+    }
+
+    /// Puts a question, first or again, from what its connection holds.
+    private func send(_ question: QuestionToSend) {
+        let token = Token(bits: question.asker.rawValue)
+        guard connections.holds(token.slot, generation: token.generation), let slot = linkSlot(question.router)
+        else { return }
+        let facts = connections[token.slot].facts
+        let client = facts.client.endpoint
+        let listener = acceptor.name(facts.listener)
+        let deadline = Int(clamping: question.deadlineMilliseconds)
+        switch question.kind {
+        case .proxy:
+            let local = acceptor.local(facts.listener) { connections[token.slot].phase.clientSocket }
+            connections[token.slot].phase.withQuestion { data, state in
+                let message = RouterProtocol.Question(
+                    id: question.id, connection: id(facts), event: .data, client: client, local: local,
+                    listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline, state: state)
+                links[slot].write { message.append(to: &$0, data: data) }
+            }
+        case .proxyError:
+            guard let failure = connections[token.slot].phase.failure else { return }
+            let message = ErrorQuestion(
+                id: question.id, connection: id(facts), failure: failure.kind, message: failure.message,
+                errno: failure.errno?.rawValue, attempts: failure.attempts, client: client, remote: failure.remote,
+                listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline)
+            links[slot].write { message.append(to: &$0) }
+        }
+        unflushed.append(slot)
+    }
+
+    private func write(_ id: RouterID, _ append: (inout [UInt8]) -> Void) {
+        guard let slot = linkSlot(id) else { return }
+        links[slot].write(append)
+        unflushed.append(slot)
+    }
+
+    /// One write for all lines of the round.
+    func flushRouters() {
+        guard !unflushed.isEmpty else { return }
+        let slots = unflushed
+        unflushed.removeAll(keepingCapacity: true)
+        for slot in slots where links.isTaken(slot) && links[slot].hasOutgoing { flush(slot) }
+    }
+
+    private func flush(_ slot: UInt32) {
+        let id = links[slot].id
+        let wasBlocked = links[slot].isBlocked
+        do throws(Errno) {
+            try links[slot].flush()
+        } catch {
+            // Its answers, if there are any, are read before its end is.
+            return
+        }
+        guard links[slot].isBlocked != wasBlocked else { return }
+        let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
+        try? around.poller.modify(
+            links[slot].socketNumber, links[slot].isBlocked ? [.readable, .writable] : .readable, token)
+        routers.blocked(id, links[slot].isBlocked, now: now)
+    }
+
+    private func release(_ id: RouterID) {
+        guard let index = linkSlots.firstIndex(where: { $0.id == id }) else { return }
+        let slot = linkSlots.remove(at: index).slot
+        readErrors(slot)
+        if !links[slot].isReaped {
+            links[slot].signal(SIGKILL)
+            unreaped.append(links[slot].pid)
+        }
+        _ = links.remove(slot)
+    }
+
+    private func linkSlot(_ id: RouterID) -> UInt32? { linkSlots.first { $0.id == id }?.slot }
+
+    private func connectionID(_ token: Token) -> String {
+        connections.holds(token.slot, generation: token.generation) ? id(connections[token.slot].facts) : ""
+    }
+
+    // MARK: - What comes from routers
+
+    func routerReady(_ token: Token, _ readiness: Readiness) {
+        guard links.holds(token.slot, generation: token.generation) else { return }
+        if readiness.contains(.writable) { flush(token.slot) }
+        guard !readiness.isDisjoint(with: [.readable, .hangUp, .error]) else { return }
+        readRouter(token.slot)
+    }
+
+    /// Reads what a router wrote, many lines to a read, and acts on each. Bounded: a flood waits for the next round.
+    private func readRouter(_ slot: UInt32) {
+        let id = links[slot].id
+        for _ in 0..<Self.readsPerTurn {
+            let received: Transfer
+            do throws(Errno) {
+                received = try links[slot].receive()
+            } catch {
+                return giveUp(slot, .closed)
+            }
+            switch received {
+            case .wouldBlock: return
+            case .endOfStream: return giveUp(slot, .closed)
+            case .moved(let count):
+                routers.heard(id)
+                guard takeLines(slot) else { return }
+                if count < Self.fullRead { return }
+            }
+        }
+    }
+
+    private static let readsPerTurn = 16
+    private static let fullRead = 65_536
+
+    /// Acts on every whole line; false when the router was given up over one.
+    private func takeLines(_ slot: UInt32) -> Bool {
+        let router = links[slot].id
+        while true {
+            let isGreeted = links[slot].isGreeted
+            switch links[slot].nextLine({ understand($0, router, isGreeted) }) {
+            case .incomplete:
+                links[slot].closeSurplus()
+                return true
+            case .overflow:
+                log.error("router \(router) wrote a line of more than \(Limits.routerLineBytesMax) bytes")
+                giveUp(slot, .brokenFraming)
+                return false
+            case .line(let incoming):
+                guard act(incoming, slot) else { return false }
+            }
+        }
+    }
+
+    /// Decodes one line. It is lent by the link, so nothing here touches the links.
+    private func understand(_ line: Span<UInt8>, _ router: RouterID, _ isGreeted: Bool) -> Incoming {
+        do throws(ProtocolError) {
+            switch try RouterMessage.parse(line) {
+            case .answer(Self.helloID, let result) where !isGreeted:
+                do throws(ProtocolError) {
+                    return .greeting(try HelloAnswer.decode(line, result))
+                } catch {
+                    return .badGreeting("\(error)")
+                }
+            case .failure(Self.helloID, _, _) where !isGreeted: return .greeting(.bare)
+            case .answer(let id, let result): return answered(line, result, router, id)
+            case .failure(let id, let code, let message):
+                guard let answered = routers.answered(router, id: id, now: now) else { return .nothing }
+                scoreboard.add(.routerErrors)
+                remark(answered, "the router answered with error \(code): \(message)", .routerError)
+                return .answer(answered, .routerFailed(.routerError))
+            case .progress(let id, let milliseconds):
+                routers.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
+                return .nothing
+            case .later(let method): return .stray("\(method.rawValue): not available in this version")
+            case .ignored: return .nothing
+            case .stray: return .stray(text(line))
+            }
+        } catch {
+            return .unreadable("\(error): \(text(line))")
+        }
+    }
+
+    private func answered(
+        _ line: Span<UInt8>, _ result: Range<Int>, _ router: RouterID, _ id: UInt64
+    ) -> Incoming {
+        guard let answered = routers.answered(router, id: id, now: now) else { return .nothing }
+        let token = Token(bits: answered.asker.rawValue)
+        guard connections.holds(token.slot, generation: token.generation) else { return .answer(answered, .resume) }
+        do throws(ProtocolError) {
+            switch answered.kind {
+            case .proxyError: return .answer(answered, .errorAnswer(try ProxyErrorAnswer.decode(line, result)))
+            case .proxy:
+                let limits = VerdictLimits(
+                    dataBytes: connections[token.slot].phase.askedBytes, initialBytesMax: settings.maxInitialBytes)
+                let verdict = try Verdict.decode(line, result, limits: limits)
+                if case .file(let file) = verdict, case .descriptor(let number, let attached) = file.source {
+                    return .descriptor(answered, file, number: number, attached: attached, id: id)
+                }
+                return .answer(answered, .verdict(verdict))
+            }
+        } catch {
+            scoreboard.add(.badVerdicts)
+            remark(answered, "the router's verdict is refused: \(error)", .badVerdict)
+            return .answer(answered, .routerFailed(.badVerdict))
+        }
+    }
+
+    /// Carries out what a line came to; false when the router was given up over it.
+    private func act(_ incoming: Incoming, _ slot: UInt32) -> Bool {
+        let router = links[slot].id
+        switch incoming {
+        case .nothing: links[slot].unreadableLines = 0
+        case .greeting(let answer):
+            links[slot].unreadableLines = 0
+            links[slot].abilities = answer
+            links[slot].isGreeted = true
+            let methods = answer.methods
+            routers.greeted(
+                router,
+                RouterAbilities(
+                    maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
+                    wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown)), now: now)
+        case .badGreeting(let why):
+            log.error("router \(router): its answer to hello cannot be used: \(why)")
+            giveUp(slot, .badGreeting)
+            return false
+        case .answer(let answered, let event):
+            links[slot].unreadableLines = 0
+            carryOut(answered, event)
+        case .descriptor(let answered, let verdict, let number, let attached, let id):
+            links[slot].unreadableLines = 0
+            let event = takeFile(slot, verdict, number, attached)
+            if links[slot].abilities.methods.contains(.taken) {
+                links[slot].write { Notice.taken(id: id).append(to: &$0) }
+                unflushed.append(slot)
+            }
+            carryOut(answered, event)
+            around.takenFile = nil
+        case .stray(let text):
+            if let leftOut = links[slot].strayPace.permit(at: now) {
+                let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
+                log.info("router \(router) wrote a line that is no message: \(text)\(more)")
+            }
+        case .unreadable(let why):
+            links[slot].unreadableLines += 1
+            if let leftOut = links[slot].strayPace.permit(at: now) {
+                let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
+                log.warning("router \(router) wrote what cannot be understood: \(why)\(more)")
+            }
+            if links[slot].unreadableLines >= Limits.strayLinesMax {
+                log.error("router \(router) wrote \(Limits.strayLinesMax) lines in a row that cannot be understood")
+                giveUp(slot, .brokenFraming)
+                return false
+            }
+        }
+        return true
+    }
+
+    /// The verdict happens to its connection; only then is the question forgotten.
+    private func carryOut(_ answered: AnsweredQuestion, _ event: ConnectionEvent) {
+        let token = Token(bits: answered.asker.rawValue)
+        if connections.holds(token.slot, generation: token.generation) {
+            connections[token.slot].question = nil
+            handle(token.slot, event)
+        }
+        routers.applied(answered.token, now: now)
+    }
+
+    private func takeFile(
+        _ slot: UInt32, _ verdict: FileVerdict, _ number: Int32, _ attached: Bool
+    ) -> ConnectionEvent {
+        do throws(Errno) {
+            let descriptor = try links[slot].takeDescriptor(number, attached: attached)
+            do throws(RegularFile.Failure) {
+                around.takenFile = try RegularFile(descriptor)
+                return .takenFile(verdict)
+            } catch {
+                let why = if case .system(let errno) = error { "\(errno)" } else { "not a regular file" }
+                return .fileFailed(verdict, "file descriptor \(number) of the router: \(why)")
+            }
+        } catch {
+            let how =
+                attached ? "did not come with the verdict" : "could not be taken from the router's process: \(error)"
+            return .fileFailed(verdict, "file descriptor \(number) of the router \(how)")
+        }
+    }
+
+    private func remark(_ answered: AnsweredQuestion, _ text: String, _ reason: CloseReason) {
+        let token = Token(bits: answered.asker.rawValue)
+        guard connections.holds(token.slot, generation: token.generation) else { return }
+        note(token.slot, text, reason)
+    }
+
+    private func text(_ line: Span<UInt8>) -> String {
+        var bytes: [UInt8] = []
+        for index in 0..<min(line.count, Self.shownBytes) { bytes.append(line[index]) }
+        return String(showing: bytes)
+    }
+
+    private static let shownBytes = 200
+
+    // MARK: - The ends of routers
+
+    private func giveUp(_ slot: UInt32, _ end: RouterEnd) {
+        guard !links[slot].isGivenUp else { return }
+        links[slot].isGivenUp = true
+        around.poller.remove(links[slot].socketNumber)
+        routers.died(links[slot].id, end, now: now)
+    }
+
+    /// The process has ended: what it wrote before is read first, then its end is told.
+    func routerEnded(_ token: Token) {
+        guard links.holds(token.slot, generation: token.generation) else { return }
+        let slot = token.slot
+        guard let status = Process.reap(links[slot].pid) else { return }
+        links[slot].isReaped = true
+        around.poller.remove(links[slot].pidfd.raw)
+        if !links[slot].isGivenUp { readRouter(slot) }
+        guard links.holds(token.slot, generation: token.generation) else { return }
+        readErrors(slot)
+        if !links[slot].isGivenUp {
+            links[slot].isGivenUp = true
+            around.poller.remove(links[slot].socketNumber)
+        }
+        routers.died(links[slot].id, RouterEnd(status), now: now)
+    }
+
+    func routerSpeaks(_ token: Token) {
+        guard links.holds(token.slot, generation: token.generation) else { return }
+        readErrors(token.slot)
+    }
+
+    /// Passes lines of stderr on to the log. Bounded: a flood is logged once a second, the rest is counted.
+    private func readErrors(_ slot: UInt32) {
+        for _ in 0..<Self.readsPerTurn {
+            let received = (try? links[slot].receiveErrors()) ?? .endOfStream
+            switch received {
+            case .wouldBlock: return
+            case .endOfStream:
+                if let raw = links[slot].errorsNumber { around.poller.remove(raw) }
+                links[slot].closeErrors()
+                return
+            case .moved: break
+            }
+            takeErrorLines(slot)
+        }
+    }
+
+    private func takeErrorLines(_ slot: UInt32) {
+        let router = links[slot].id
+        while true {
+            switch links[slot].nextErrorLine({ text($0) }) {
+            case .incomplete: return
+            case .overflow: links[slot].skipErrorLine()
+            case .line(let text):
+                if links[slot].mayLogError(now) { log.info("router \(router): \(text)") }
+            }
+        }
+    }
+}
+
+extension RouterEnd {
+    /// How a process ended.
+    init(_ status: ExitStatus) {
+        self =
+            switch status {
+            case .exited(let code): .exited(code)
+            case .signaled(let signal, _): .signalled(signal)
+            }
+    }
+}
+
+extension RouterNote.Level {
+    var logLevel: Logger.Level {
+        switch self {
+        case .debug: .debug
+        case .info: .info
+        case .warning: .warning
+        case .error: .error
+        }
+    }
+}
+
+extension QuestionFailure {
+    /// As the log says it.
+    var words: String {
+        switch self {
+        case .deadline: "the router did not answer in time"
+        case .noRouter: "there is no router"
+        case .overloaded: "too many questions wait for the router"
+        case .routersDied: "two routers died while it was asked"
+        case .notImplemented: "the router does not answer that"
+        }
+    }
+}

@@ -1,0 +1,482 @@
+// The worker's loop: waits, lets each event happen to its connection, performs what the connection asks for.
+// One thread, one epoll instance. Worker+Routers.swift is the side towards the routers.
+
+import Addressing
+import Config
+import Control
+import Linux
+import Logging
+import Logs
+import Reactor
+import RouterProtocol
+import SystemPackage
+
+/// One worker process's state. There is one instance, owned by `WorkerProcess`.
+final class Worker {
+    /// What the worker is about.
+    enum Stage: Equatable {
+        /// The router has not answered `hello` yet: nothing is accepted.
+        case booting
+        case serving
+        /// Accepts no more and finishes what is open; by the deadline, if there is one.
+        case draining(deadline: Int64?)
+        /// No connection is left: the routers are leaving.
+        case leaving(deadline: Int64)
+        case ended(status: Int32)
+    }
+
+    let settings: Settings
+    let log: Logger
+    let logFile: LogFile
+    let serial: UInt64
+    let scoreboard: WorkerSlot
+    let control: WorkerChannel
+    let signals: SignalDescriptor
+    let softDescriptorLimit: UInt64
+    let routerEnvironment: [String]
+    /// How many connections this worker holds at most.
+    let connectionsMax: Int
+
+    var stage = Stage.booting
+    var around: Surroundings
+    var connections = Slab<Connection>()
+    var timers: Timers
+    var acceptor: Acceptor
+    var routers: Routers
+    var links = Slab<RouterLink>()
+    /// Which link belongs to which router: a handful at most.
+    var linkSlots: [(id: RouterID, slot: UInt32)] = []
+    /// Processes whose links are closed but that have not ended yet.
+    var unreaped: [Int32] = []
+    /// Links that have lines to write at the end of the round.
+    var unflushed: [UInt32] = []
+    var generation: UInt64
+    /// The number of the reload command that is under way.
+    var reloadNumber: UInt32?
+    var resolver: Resolver
+    var accessLog: AccessLog?
+    private var unfinished: [Token] = []
+    private var due: [UInt32] = []
+    private var connectionSerial: UInt64 = 0
+    private var nextHeartbeat: Int64 = 0
+    private var shownConnections = -1
+    private var paces: [CloseReason: LogPace] = [:]
+
+    var now: Int64 { around.now }
+
+    init(_ inheritance: consuming WorkerInheritance, log: Logger, logFile: LogFile) throws(Errno) {
+        settings = inheritance.settings
+        serial = inheritance.serial
+        generation = inheritance.generation
+        scoreboard = inheritance.slot
+        softDescriptorLimit = inheritance.softDescriptorLimit
+        self.log = log
+        self.logFile = logFile
+        routerEnvironment = Spawn.routerEnvironment(Process.environment())
+        var listeners: [WorkerListener] = []
+        for inherited in inheritance.listeners { listeners.append(try WorkerListener(inherited)) }
+        acceptor = Acceptor(listeners, workers: inheritance.settings.workers)
+        signals = try SignalDescriptor(WorkerProcess.signals)
+        let microseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
+        connectionsMax = Self.connectionsMax(inheritance.settings, log)
+        around = Surroundings(
+            pools: Pools(pipesMax: Limits.pipesMax), poller: try Poller(), takenFile: nil,
+            settings: inheritance.settings,
+            ownAddresses: listeners.map(\.address), nowMicroseconds: microseconds)
+        timers = Timers(now: microseconds / 1000)
+        var limits = RouterLimits()
+        limits.questionsMax = connectionsMax
+        limits.routerTimeoutMilliseconds = Int64(inheritance.settings.routerTimeoutMilliseconds)
+        limits.waitingTimeoutMilliseconds = Int64(3 * inheritance.settings.routerTimeoutMilliseconds)
+        limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
+        routers = Routers(limits: limits)
+        resolver = try Resolver()
+        if let path = inheritance.settings.accessLog { accessLog = try AccessLog(path: path) }
+        control = inheritance.takeControl()
+        try around.poller.add(control.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.control))
+        try around.poller.add(signals.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.signals))
+        try around.poller.add(resolver.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.resolver))
+    }
+
+    /// Two descriptors a connection, and a reserve for pipes, routers, logs: what the limit allows is what is accepted.
+    private static func connectionsMax(_ settings: Settings, _ log: Logger) -> Int {
+        guard let limits = try? Process.descriptorLimits() else { return settings.workerConnections }
+        let reserve = Limits.descriptorReserve + 2 * Limits.pipesMax
+        let possible = max(1, (Int(clamping: limits.soft) - reserve) / 2)
+        if possible < settings.workerConnections {
+            log.warning(
+                "the limit of \(limits.soft) open files allows \(possible) connections, not \(settings.workerConnections) (--worker-connections); raise it with ulimit -n"
+            )
+        }
+        return min(possible, settings.workerConnections)
+    }
+
+    // MARK: - The loop
+
+    /// Serves until it is told to end; returns the exit status.
+    func run() throws(Errno) -> Int32 {
+        routers.start(now: now)
+        performRouterActions()
+        flushRouters()
+        while true {
+            let count = try around.poller.wait(timeoutMilliseconds: timeout())
+            around.nowMicroseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
+            for index in 0..<count { dispatch(around.poller.event(index)) }
+            resume()
+            expire()
+            routers.advance(now: now)
+            performRouterActions()
+            flushRouters()
+            accessLog?.flush()
+            try changeStage()
+            if case .ended(let status) = stage { return status }
+            if now >= nextHeartbeat { beat() }
+        }
+    }
+
+    /// How long nothing has to be done unless something happens.
+    private func timeout() -> Int32 {
+        if !unfinished.isEmpty { return 0 }
+        var wait = max(0, nextHeartbeat - now)
+        if let next = timers.millisecondsUntilNext(now: now) { wait = min(wait, next) }
+        if let next = routers.nextDeadline { wait = min(wait, max(0, next - now)) }
+        if let next = acceptor.deadline { wait = min(wait, max(0, next - now)) }
+        return Int32(clamping: wait)
+    }
+
+    private func dispatch(_ event: Poller.Event) {
+        let token = event.token
+        switch token.kind {
+        case TokenKind.client: deliver(token, .ready(.client, event.readiness))
+        case TokenKind.remote: deliver(token, .ready(.remote, event.readiness))
+        case TokenKind.racer: deliver(token, .ready(.racer, event.readiness))
+        case TokenKind.routerSocket: routerReady(token, event.readiness)
+        case TokenKind.routerErrors: routerSpeaks(token)
+        case TokenKind.routerProcess: routerEnded(token)
+        case TokenKind.listener: accept(Int(token.slot))
+        case TokenKind.control: obey()
+        case TokenKind.signals: handleSignals()
+        case TokenKind.resolver: takeAddresses()
+        default: log.error("an event of an unknown kind \(token.kind)")
+        }
+    }
+
+    /// Lets something happen to the connection a token names, if it still is that connection.
+    func deliver(_ token: Token, _ event: ConnectionEvent) {
+        guard connections.holds(token.slot, generation: token.generation) else { return }
+        handle(token.slot, event)
+    }
+
+    /// The next turn of those whose share was used up.
+    private func resume() {
+        guard !unfinished.isEmpty else { return }
+        let tokens = unfinished
+        unfinished.removeAll(keepingCapacity: true)
+        for token in tokens { deliver(token, .resume) }
+    }
+
+    private func expire() {
+        timers.advance(to: now, into: &due)
+        guard !due.isEmpty else { return }
+        for slot in due where connections.isTaken(slot) { handle(slot, .deadline) }
+        due.removeAll(keepingCapacity: true)
+    }
+
+    // MARK: - Connections
+
+    /// Takes clients of a listener, a few at a time, while there is room for them.
+    private func accept(_ listener: Int) {
+        guard acceptor.isWatching else { return }
+        var count = 0
+        taking: while count < acceptor.acceptsPerTurn, hasRoom {
+            switch acceptor.take(listener, now: now) {
+            case .client(let accepted):
+                count += 1
+                admit(accepted, listener)
+            case .none: break taking
+            case .failed(let complaint):
+                if let complaint { log.warning("\(complaint)") }
+                break taking
+            }
+        }
+        guard count > 0 else { return }
+        do throws(Errno) {
+            try acceptor.endTurn(listener, around.poller)
+        } catch {
+            log.error("cannot watch \(acceptor.name(listener)): \(error)")
+        }
+    }
+
+    /// Takes what is queued on every listener, as far as there is room: after this nobody here will.
+    private func acceptRest() {
+        for listener in acceptor.listeners.indices {
+            taking: while connections.count < connectionsMax {
+                switch acceptor.take(listener, now: now) {
+                case .client(let accepted): admit(accepted, listener)
+                case .none: break taking
+                case .failed: break taking
+                }
+            }
+        }
+    }
+
+    /// Whether another client may be accepted.
+    private var hasRoom: Bool { stage == .serving && connections.count < connectionsMax && !routers.isFull }
+
+    private func admit(_ accepted: consuming Socket.Accepted, _ listener: Int) {
+        connectionSerial &+= 1
+        let serial = connectionSerial
+        let address = accepted.address
+        var client: Transport? = Transport(accepted.take())
+        let slot = connections.insert { slot, generation in
+            let facts = Facts(
+                token: Token(slot: slot, generation: generation, kind: TokenKind.client), serial: serial,
+                listener: listener, client: address, acceptedAt: around.nowMicroseconds)
+            guard let client = client.take() else { preconditionFailure("insert calls its body once") }
+            return Connection(client: client, facts, around)
+        }
+        scoreboard.add(.accepted)
+        // What has come already is read at once: the question then leaves in this round.
+        handle(slot, .ready(.client, []))
+    }
+
+    /// Lets one thing happen to a connection and does what it asks for.
+    func handle(_ slot: UInt32, _ event: ConnectionEvent) {
+        let effects = connections[slot].handle(event, &around)
+        switch effects.asking {
+        case .nothing: break
+        case .question: ask(slot, .proxy)
+        case .errorQuestion: ask(slot, .proxyError)
+        case .withdraw: withdraw(slot)
+        }
+        guard connections.isTaken(slot) else { return }
+        if let remark = effects.remark { note(slot, remark, connections[slot].phase.reason ?? .undecided) }
+        if let reason = connections[slot].closeReason ?? effects.watchFailure {
+            close(slot, reason)
+            return
+        }
+        if let name = effects.lookUp { lookUp(name, slot) }
+        if effects.moreToDo { unfinished.append(connections[slot].facts.token) }
+        timers.set(slot, deadline: connections[slot].phase.deadline)
+    }
+
+    private func ask(_ slot: UInt32, _ kind: QuestionKind) {
+        let asker = Asker(rawValue: connections[slot].facts.token.bits)
+        if kind == .proxyError {
+            connections[slot].facts.errorQuestions += 1
+            if connections[slot].facts.errorQuestions > Limits.errorQuestionsMax {
+                return handle(slot, .routerFailed(.overloaded))
+            }
+        }
+        switch routers.ask(asker, kind, now: now) {
+        case .accepted(let question): connections[slot].question = question
+        case .refused(let failure): handle(slot, .routerFailed(CloseReason(failure)))
+        }
+    }
+
+    private func withdraw(_ slot: UInt32) {
+        guard let question = connections[slot].question else { return }
+        connections[slot].question = nil
+        routers.withdraw(question, now: now)
+    }
+
+    /// The end of a connection: whatever it held is closed by being dropped, and the access line is written.
+    func close(_ slot: UInt32, _ reason: CloseReason) {
+        withdraw(slot)
+        timers.set(slot, deadline: nil)
+        let facts = connections[slot].facts
+        _ = connections.remove(slot)
+        scoreboard.add(.closed)
+        scoreboard.add(.bytesToRemote, facts.bytesToRemote)
+        scoreboard.add(.bytesToClient, facts.bytesToClient)
+        guard accessLog != nil else { return }
+        accessLog?.append(
+            AccessRecord(
+                id: id(facts), client: facts.client.endpoint, listener: acceptor.name(facts.listener),
+                verdict: facts.verdict, remote: facts.remote, attempts: facts.attempts,
+                verdictMicroseconds: facts.verdictAt.map { UInt64(clamping: $0 - facts.acceptedAt) },
+                connectMicroseconds: facts.connectedAt.map { UInt64(clamping: $0 - (facts.verdictAt ?? $0)) },
+                durationMicroseconds: UInt64(clamping: around.nowMicroseconds - facts.acceptedAt),
+                bytesToRemote: facts.bytesToRemote, bytesToClient: facts.bytesToClient, reason: reason.rawValue,
+                note: facts.note))
+    }
+
+    /// The id that routers and logs know a connection by: unique for the life of the arbiter.
+    func id(_ facts: Facts) -> String { "\(serial).\(facts.serial)" }
+
+    /// Logs why a connection does not go as it should: at most one line a second for each cause.
+    func note(_ slot: UInt32, _ remark: String, _ reason: CloseReason) {
+        let facts = connections[slot].facts
+        guard let leftOut = paces[reason, default: LogPace()].permit(at: now) else { return }
+        let more = leftOut > 0 ? " (and \(leftOut) more like it)" : ""
+        let client = facts.client.endpoint.map { "\($0)" } ?? "a Unix client"
+        log.warning("connection \(id(facts)) from \(client): \(String(showing: remark.utf8))\(more)")
+    }
+
+    // MARK: - Names
+
+    private func lookUp(_ name: String, _ slot: UInt32) {
+        let deadline = connections[slot].phase.deadline ?? .max
+        let requester = connections[slot].facts.token.bits
+        if case .refused(let failure) = resolver.start(name, requester: requester, deadline: deadline) {
+            handle(slot, .namesFailed("\(failure)"))
+        }
+    }
+
+    private func takeAddresses() {
+        for (requester, result) in resolver.collect() {
+            let token = Token(bits: requester)
+            guard connections.holds(token.slot, generation: token.generation) else { continue }
+            switch result {
+            case .success(let addresses):
+                let port = connections[token.slot].facts.remote?.port ?? 0
+                handle(token.slot, .names(addresses.map { $0.with(port: port) }))
+            case .failure(let failure): handle(token.slot, .namesFailed("\(failure)"))
+            }
+        }
+    }
+
+    // MARK: - Commands, signals, stages
+
+    private func obey() {
+        while true {
+            switch control.receive() {
+            case .message(let numbered):
+                switch numbered.message {
+                case .drain: drain(within: nil)
+                case .stop: stop()
+                case .reload(let generation):
+                    self.generation = generation
+                    reloadNumber = numbered.number
+                    routers.reload(now: now)
+                case .reopenLogs:
+                    reopenLogs()
+                    control.send(.logsReopened, number: numbered.number)
+                }
+            case .notUnderstood(let error): log.error("from the arbiter: \(error)")
+            case .wouldBlock: return
+            case .closed:
+                around.poller.remove(control.raw)
+                log.error(
+                    "the arbiter is gone; finishing what is open within \(settings.gracefulTimeoutMilliseconds) ms")
+                drain(within: Int64(settings.gracefulTimeoutMilliseconds))
+                return
+            }
+        }
+    }
+
+    private func handleSignals() {
+        while let signal = try? signals.next() {
+            switch signal {
+            case .terminate, .quit: drain(within: nil)
+            case .user1: reopenLogs()
+            default: break
+            }
+        }
+    }
+
+    private func reopenLogs() {
+        do throws(Errno) {
+            try logFile.reopen()
+            try accessLog?.reopen()
+        } catch {
+            log.error("the logs could not be reopened: \(error)")
+        }
+    }
+
+    /// Accepts what is queued, then no more; what is open is finished.
+    private func drain(within milliseconds: Int64?) {
+        let deadline = milliseconds.map { now + $0 }
+        switch stage {
+        case .booting: stage = .ended(status: 0)
+        case .serving:
+            acceptRest()
+            acceptor.close(around.poller)
+            scoreboard[.state] = WorkerState.draining.rawValue
+            stage = .draining(deadline: deadline)
+            control.send(.draining)
+            showTitle()
+        case .draining(let earlier): if deadline != nil { stage = .draining(deadline: earlier ?? deadline) }
+        case .leaving, .ended: break
+        }
+    }
+
+    /// Ends every connection now.
+    private func stop() {
+        if stage == .serving { acceptor.close(around.poller) }
+        let count = connections.count
+        if count > 0 { log.warning("stopping: \(count) connection\(count == 1 ? "" : "s") closed") }
+        var slots: [UInt32] = []
+        connections.forEachSlot { _, slot in slots.append(slot) }
+        for slot in slots where connections.isTaken(slot) { handle(slot, .stop) }
+        unfinished.removeAll()
+        switch stage {
+        case .booting: stage = .ended(status: 0)
+        case .serving, .draining: leave()
+        case .leaving: stage = .ended(status: 0)
+        case .ended: break
+        }
+    }
+
+    private func leave() {
+        routers.drain(now: now)
+        stage = .leaving(deadline: now + Int64(Limits.killAfterMilliseconds))
+        performRouterActions()
+        flushRouters()
+    }
+
+    /// Goes on to what the state of things allows.
+    private func changeStage() throws(Errno) {
+        switch stage {
+        case .booting, .ended: break
+        case .serving:
+            if try acceptor.update(hasRoom: hasRoom, now: now, around.poller) { scoreboard.add(.acceptPauses) }
+        case .draining(let deadline):
+            if connections.count == 0 {
+                leave()
+            } else if let deadline, now >= deadline {
+                stop()
+            }
+        case .leaving(let deadline):
+            if now >= deadline { stage = .ended(status: 0) }
+        }
+    }
+
+    private func beat() {
+        nextHeartbeat = now + Int64(Limits.heartbeatMilliseconds)
+        scoreboard.beat(at: .now())
+        scoreboard[.connections] = UInt64(connections.count)
+        scoreboard[.openQuestions] = UInt64(clamping: routers.openCount - routers.waitingCount)
+        scoreboard[.waitingQuestions] = UInt64(clamping: routers.waitingCount)
+        scoreboard[.pipesLent] = UInt64(clamping: around.pools.pipesLent)
+        scoreboard[.questions] = routers.counters.sent
+        scoreboard[.answers] = routers.counters.answered
+        scoreboard[.replays] = routers.counters.replayed
+        scoreboard[.lateAnswers] = routers.counters.lateAnswers
+        scoreboard[.routerRestarts] = routers.counters.lost
+        unreaped.removeAll { Process.reap($0) != nil }
+        logFile.flush()
+        if connections.count != shownConnections { showTitle() }
+    }
+
+    private func showTitle() {
+        shownConnections = connections.count
+        let what =
+            stage == .serving || stage == .booting ? "handling \(shownConnections) connections" : "stop accepting"
+        ProcessTitle.set("tproxy: worker [\(settings.name)] - \(what)")
+    }
+}
+
+extension CloseReason {
+    /// Why no verdict came.
+    init(_ failure: QuestionFailure) {
+        self =
+            switch failure {
+            case .deadline: .routerTimeout
+            case .noRouter: .noRouter
+            case .overloaded: .overloaded
+            case .routersDied: .routerDied
+            case .notImplemented: .routerError
+            }
+    }
+}

@@ -1,0 +1,59 @@
+// The role of a worker process, from what it inherits to its exit status.
+
+import Config
+public import Control
+import Glibc
+import Linux
+import Logging
+import Logs
+import SystemPackage
+
+/// A worker: this executable, spawned by the arbiter.
+public enum WorkerProcess {
+    /// The exit status of a worker that cannot boot.
+    public static let bootFailureStatus: Int32 = 3
+
+    /// Signals a worker acts on; they are taken by signalfd.
+    static let signals: [Signal] = [.terminate, .quit, .user1]
+
+    /// Serves until told otherwise and returns the exit status: 0, 3 when it could not boot, 1 otherwise.
+    public static func run(_ inheritance: consuming WorkerInheritance) -> Int32 {
+        let settings = inheritance.settings
+        let control = inheritance.control.raw
+        let logFile: LogFile
+        do throws(Errno) {
+            logFile = try LogFile(path: settings.logFile)
+        } catch {
+            complain(control, "the log \(settings.logFile) cannot be opened: \(error)")
+            return bootFailureStatus
+        }
+        let log = Logger(logFile, level: settings.logLevel)
+        defer { logFile.flush() }
+        do throws(Errno) {
+            try Signals.block(signals)
+            Signals.ignore([.hangUp, .user2, .terminalInput, .terminalOutput, .windowChanged, .interrupt, .brokenPipe])
+            raiseDescriptorLimit(log)
+            let worker = try Worker(inheritance, log: log, logFile: logFile)
+            return try worker.run()
+        } catch {
+            log.critical("the worker cannot go on: \(error)")
+            return 1
+        }
+    }
+
+    /// Two descriptors a connection: the soft limit is raised as far as we may. Routers get the original one back.
+    private static func raiseDescriptorLimit(_ log: Logger) {
+        do throws(Errno) {
+            let limits = try Process.descriptorLimits()
+            if limits.soft < limits.hard { try Process.setSoftDescriptorLimit(limits.hard) }
+        } catch {
+            log.warning("the limit of open files could not be raised: \(error)")
+        }
+    }
+
+    private static func complain(_ control: Int32, _ reason: String) {
+        // The channel still belongs to the inheritance: a last word on its number is all that is needed.
+        _ = try? Socket.sendPacket(
+            control, ControlCodec.encode(Numbered(number: 0, message: Report.bootFailed(reason))))
+    }
+}
