@@ -1,6 +1,8 @@
 // What goes into `Routers` and comes out of it: values without references, so that moving them costs nothing.
 
 import Config
+import Linux
+import SystemPackage
 
 /// Names one router process (later: one connection to a router) for the worker's life; never reused.
 struct RouterID: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
@@ -104,8 +106,8 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     var description: String {
         switch self {
         case .exited(let status): "exited with status \(status)"
-        case .signalled(let signal): "was ended by signal \(signal)"
-        case .spawnFailed(let errno): "could not be started (errno \(errno))"
+        case .signalled(let signal): "was ended by signal \(signal) (\(SignalName.of(signal)))"
+        case .spawnFailed(let errno): "could not be started: \(Errno(rawValue: errno))"
         case .closed: "closed its socket"
         case .brokenFraming: "wrote what is not the protocol"
         case .badGreeting: "answered hello with something that cannot be used"
@@ -194,6 +196,7 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .started(let router, let generation): "router \(router) (generation \(generation)) started"
         case .greeted(let router, let maxInFlight):
             "router \(router) is ready for \(maxInFlight) question\(maxInFlight == 1 ? "" : "s") at once"
+        case .lost(let router, let end, open: 0, _): "router \(router) \(end); no question was open"
         case .lost(let router, let end, let open, let replayed):
             "router \(router) \(end); \(open) question\(open == 1 ? " was" : "s were") open, "
                 + (replayed == open ? "to be put to the next router" : "\(replayed) to be put to the next router")

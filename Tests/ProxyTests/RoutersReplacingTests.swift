@@ -237,6 +237,25 @@ struct RoutersReplacingTests {
     }
 }
 
+@Suite("Routers: words")
+struct RoutersWordsTests {
+    @Test("what ended a router is said in words that help")
+    func ends() {
+        #expect("it \(RouterEnd.signalled(9))" == "it was ended by signal 9 (KILL)")
+        #expect("it \(RouterEnd.spawnFailed(2))" == "it could not be started: No such file or directory")
+        #expect("\(RouterEnd.noGreeting(10_000))".contains("flush what it prints"))
+        #expect(
+            "\(RouterNote.lost(r(3), .exited(1), open: 1, replayed: 1))"
+                == "router 3 exited with status 1; 1 question was open, to be put to the next router")
+        #expect(
+            "\(RouterNote.lost(r(3), .closed, open: 3, replayed: 2))"
+                == "router 3 closed its socket; 3 questions were open, 2 to be put to the next router")
+        #expect(
+            RouterNote.lost(r(3), .closed, open: 0, replayed: 0).description.hasSuffix(
+                "its socket; no question was open"))
+    }
+}
+
 @Suite("Routers: reload and drain")
 struct RoutersReloadTests {
     @Test("a reload starts the new router before the old one goes, which finishes its open answers first")
