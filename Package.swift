@@ -49,7 +49,8 @@ let package = Package(
             swiftSettings: safe),
         .target(
             name: "Reactor",
-            dependencies: ["CLinux", "Linux", .product(name: "SystemPackage", package: "swift-system")], swiftSettings: safe),
+            dependencies: ["CLinux", "Linux", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: safe),
         // Level 3
         .target(
             name: "Proxy",
@@ -92,7 +93,8 @@ let package = Package(
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(
-            name: "ProxyTests", dependencies: ["Proxy", "Linux", "RouterProtocol", "Reactor"], swiftSettings: common),
+            name: "ProxyTests", dependencies: ["Addressing", "Config", "Proxy", "Linux", "RouterProtocol", "Reactor"],
+            swiftSettings: common),
         .testTarget(
             name: "SupervisorTests",
             dependencies: [

@@ -220,6 +220,9 @@ public struct DescriptorPair: ~Copyable {
         body(first, second)
     }
 
+    /// Gives both numbers away: the caller closes them.
+    public consuming func release() -> (Int32, Int32) { (first.release(), second.release()) }
+
     /// Keeps the first and closes the second.
     public consuming func takeFirst() -> Descriptor { first }
 

@@ -62,7 +62,7 @@ struct Surroundings: ~Copyable {
 
 /// What a connection asks the worker to do, performed by the worker in one place after each event.
 struct Effects {
-    enum Asking { case nothing, question, errorQuestion, withdraw }
+    enum Asking: Equatable { case nothing, question, errorQuestion, withdraw }
 
     /// Put a question to the router, or take the open one back.
     var asking = Asking.nothing

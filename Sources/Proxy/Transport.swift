@@ -113,6 +113,8 @@ import SystemPackage
         do throws(Errno) {
             result = try write(&buffer)
         } catch {
+            // Another remote may still want them.
+            bytes = consume buffer
             throw error
         }
         if !buffer.isEmpty { bytes = consume buffer }

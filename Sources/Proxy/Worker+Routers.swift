@@ -312,7 +312,11 @@ extension Worker {
             carryOut(answered, event)
         case .descriptor(let answered, let verdict, let number, let attached, let id):
             links[slot].unreadableLines = 0
-            let event = takeFile(slot, verdict, number, attached)
+            guard let event = takeFile(slot, verdict, number, attached) else {
+                // The router died before its descriptor could be taken: the next one is asked.
+                routers.notApplied(answered.token, now: now)
+                break
+            }
             if links[slot].abilities.methods.contains(.taken) {
                 links[slot].write { Notice.taken(id: id).append(to: &$0) }
                 unflushed.append(slot)
@@ -349,9 +353,10 @@ extension Worker {
         routers.applied(answered.token, now: now)
     }
 
+    /// Takes the descriptor that a verdict names; nil when the router has ended and can be asked for it no more.
     private func takeFile(
         _ slot: UInt32, _ verdict: FileVerdict, _ number: Int32, _ attached: Bool
-    ) -> ConnectionEvent {
+    ) -> ConnectionEvent? {
         do throws(Errno) {
             let descriptor = try links[slot].takeDescriptor(number, attached: attached)
             do throws(RegularFile.Failure) {

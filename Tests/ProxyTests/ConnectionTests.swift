@@ -1,0 +1,294 @@
+// A connection's phases, driven by hand: a socketpair for the client, a loopback listener for the remote, a list of events.
+
+import Addressing
+import Config
+import Glibc
+import Linux
+import Reactor
+import RouterProtocol
+import SystemPackage
+import Testing
+
+@testable import Proxy
+
+@Suite struct ConnectionTests {
+    @Test("the first bytes are asked about, and further ones wait in the kernel while the question is open")
+    func asksOnce() throws {
+        let rig = try Rig()
+        rig.clientSends("GET ")
+        let asking = rig.handle(.ready(.client, .readable)).asking
+        #expect(asking == .question)
+        #expect(rig.questionBytes == "GET ")
+        rig.clientSends("/ HTTP/1.0")
+        let later = rig.handle(.ready(.client, .readable)).asking
+        #expect(later == .nothing)
+        #expect(rig.questionBytes == "GET ")
+        let again = rig.handle(.verdict(.undecided(waitFor: nil))).asking
+        #expect(again == .question)
+        #expect(rig.questionBytes == "GET / HTTP/1.0")
+    }
+
+    @Test("a client that says nothing is never asked about and is closed at its deadline")
+    func silentClient() throws {
+        let rig = try Rig()
+        let asking = rig.handle(.ready(.client, [])).asking
+        #expect(asking == .nothing)
+        rig.pass(milliseconds: 30_001)
+        _ = rig.handle(.deadline)
+        #expect(rig.reason == .verdictTimeout)
+        #expect(rig.clientReads() == "")
+    }
+
+    @Test("a client that leaves before its first byte is never asked about")
+    func clientLeaves() throws {
+        let rig = try Rig()
+        rig.clientEnds()
+        let asking = rig.handle(.ready(.client, [.readable, .peerEnded])).asking
+        #expect(asking == .nothing)
+        #expect(rig.closeReason == .clientLeft)
+    }
+
+    @Test("a verdict waits for as many bytes as it asked for")
+    func waits() throws {
+        let rig = try Rig()
+        rig.clientSends("12")
+        _ = rig.handle(.ready(.client, .readable))
+        #expect(rig.handle(.verdict(.undecided(waitFor: 5))).asking == .nothing)
+        rig.clientSends("34")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .nothing)
+        rig.clientSends("5")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .question)
+    }
+
+    @Test("no more initial bytes are taken than allowed, and an undecided router then ends the connection")
+    func initialBytesBounded() throws {
+        let rig = try Rig { $0.maxInitialBytes = 8 }
+        rig.clientSends("0123456789abcdef")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .question)
+        #expect(rig.questionBytes == "01234567")
+        _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        #expect(rig.reason == .undecided)
+    }
+
+    @Test("an exchange tells the client, drops what was understood and asks again with the state")
+    func exchange() throws {
+        let rig = try Rig()
+        rig.clientSends("hello world")
+        _ = rig.handle(.ready(.client, .readable))
+        let asking = rig.handle(
+            .verdict(.exchange(Exchange(reply: Array("hi".utf8), consume: 6, state: Array("{\"n\":1}".utf8))))
+        ).asking
+        #expect(asking == .question)
+        #expect(rig.questionBytes == "world")
+        #expect(rig.questionState == "{\"n\":1}")
+        #expect(rig.clientReads() == "hi")
+    }
+
+    @Test("a client that drips is asked about at a pace, not at every byte, and costs no wake-up in between")
+    func drips() throws {
+        let rig = try Rig()
+        for _ in 0..<Limits.quickQuestionsMax {
+            rig.clientSends("x")
+            #expect(rig.handle(.ready(.client, .readable)).asking == .question)
+            _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        }
+        rig.clientSends("x")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .nothing)
+        rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
+        #expect(rig.handle(.deadline).asking == .question)
+        _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
+        #expect(rig.handle(.deadline).asking == .nothing)
+        #expect((rig.deadline ?? 0) > rig.now + 1000)
+    }
+
+    @Test("the remote gets the initial bytes, the client the answer, and each the other's end")
+    func relays() throws {
+        let rig = try Rig()
+        rig.clientSends("request")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        let remote = try rig.acceptRemote()
+        #expect(rig.read(remote.raw) == "request")
+        rig.write(remote.raw, "answer")
+        _ = rig.handle(.ready(.remote, .readable))
+        #expect(rig.clientReads() == "answer")
+        rig.clientEnds()
+        _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
+        #expect(rig.readsEnd(remote.raw))
+        rig.write(remote.raw, "late")
+        rig.end(remote.raw)
+        _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
+        #expect(rig.clientReads() == "late")
+        #expect(rig.closeReason == .done)
+        #expect(rig.facts.bytesToRemote == 7 && rig.facts.bytesToClient == 10)
+    }
+
+    @Test("data replaces the initial bytes, and a reply goes ahead of what the remote says")
+    func dataAndReply() throws {
+        let rig = try Rig()
+        rig.clientSends("CONNECT")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = RemoteVerdict(remotes: [rig.remoteEndpoint])
+        verdict.data = Array("hello".utf8)
+        verdict.reply = Array("ok ".utf8)
+        _ = rig.handle(.verdict(.remote(verdict)))
+        let remote = try rig.acceptRemote()
+        #expect(rig.read(remote.raw) == "hello")
+        rig.write(remote.raw, "first")
+        _ = rig.handle(.ready(.remote, .readable))
+        #expect(rig.clientReads() == "ok first")
+    }
+
+    @Test("a refused remote is asked about, the next of several is tried first")
+    func refused() throws {
+        let rig = try Rig()
+        let dead = try Rig.deadEndpoint()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [dead, rig.remoteEndpoint]))))
+        rig.settleRemote()
+        let remote = try rig.acceptRemote()
+        #expect(rig.read(remote.raw) == "x")
+        #expect(rig.facts.attempts == 2)
+
+        let other = try Rig()
+        other.clientSends("x")
+        _ = other.handle(.ready(.client, .readable))
+        var effects = other.handle(.verdict(.remote(RemoteVerdict(remotes: [dead]))))
+        if effects.asking == .nothing { effects = other.handle(.ready(.remote, [.writable, .error, .hangUp])) }
+        #expect(effects.asking == .errorQuestion)
+        #expect(other.failure == .connectRefused)
+        _ = other.handle(.errorAnswer(.close(Array("502".utf8))))
+        #expect(other.clientReads() == "502")
+        #expect(other.reason == .connectRefused)
+    }
+
+    @Test("a remote that is one of our own listeners is refused before it is connected")
+    func loop() throws {
+        let rig = try Rig(isOwn: true)
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        let effects = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        #expect(effects.asking == .errorQuestion)
+        #expect(rig.failure == .loop)
+    }
+
+    @Test("the remote's reset reaches the client as a reset, and the client's the remote")
+    func resets() throws {
+        let rig = try Rig(overTCP: true)
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        var remote: Descriptor? = try rig.acceptRemote()
+        rig.write(remote?.raw ?? -1, "half an ans")
+        _ = rig.handle(.ready(.remote, .readable))
+        Socket.resetOnClose(remote?.raw ?? -1)
+        remote = nil
+        _ = rig.handle(.ready(.remote, [.readable, .peerEnded, .hangUp, .error]))
+        #expect(rig.closeReason == .remoteReset)
+        rig.dropConnection()
+        #expect(rig.clientReads() == "half an ans")
+        #expect(rig.clientError == .connectionReset)
+    }
+
+    @Test("a file is sent from its offset, as many bytes as asked for, after the reply")
+    func sendsFile() throws {
+        let rig = try Rig()
+        let path = try rig.makeFile("0123456789")
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = FileVerdict(source: .path(path))
+        verdict.reply = Array("head ".utf8)
+        (verdict.offset, verdict.nbytes) = (3, 4)
+        _ = rig.handle(.verdict(.file(verdict)))
+        #expect(rig.clientReads() == "head 3456")
+        rig.clientEnds()
+        _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
+        #expect(rig.closeReason == .fileSent)
+    }
+
+    @Test("offsets and sizes past a file's end send what there is, and end", arguments: [(100, 5), (9, 1000), (0, 0)])
+    func pastTheEnd(offset: Int, nbytes: Int) throws {
+        let rig = try Rig()
+        let path = try rig.makeFile("0123456789")
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = FileVerdict(source: .path(path))
+        (verdict.offset, verdict.nbytes) = (UInt64(offset), UInt64(nbytes))
+        _ = rig.handle(.verdict(.file(verdict)))
+        #expect(rig.clientReads() == String("0123456789".dropFirst(offset).prefix(nbytes)))
+        #expect(rig.reason == .fileSent)
+    }
+
+    @Test("what is no regular file is refused", arguments: ["/", "/dev/zero", "/nowhere/at/all", "/proc/self/fd"])
+    func refusesFiles(path: String) throws {
+        let rig = try Rig()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        let effects = rig.handle(.verdict(.file(FileVerdict(source: .path(path)))))
+        #expect(effects.asking == .errorQuestion)
+        #expect(rig.failure == .file)
+        #expect(effects.remark?.contains(path) == true)
+    }
+
+    @Test("the fallback serves where no verdict came, and not where the verdict was bad")
+    func fallback() throws {
+        for (reason, serves) in [
+            (CloseReason.routerError, true), (.noRouter, true), (.badVerdict, false), (.routerDied, false),
+        ] {
+            let rig = try Rig(fallback: true)
+            rig.clientSends("x")
+            _ = rig.handle(.ready(.client, .readable))
+            _ = rig.handle(.routerFailed(reason))
+            #expect((rig.reason == nil) == serves)
+            guard serves else { continue }
+            let remote = try rig.acceptRemote()
+            #expect(rig.read(remote.raw) == "x")
+        }
+    }
+
+    @Test("random events in any order never trap, and a closed connection stays closed")
+    func fuzz() throws {
+        var random = SeededRandom(state: 11)
+        for round in 0..<400 {
+            let rig = try Rig()
+            var isClosed = false
+            for _ in 0..<30 {
+                switch Int.random(in: 0..<14, using: &random) {
+                case 0, 1, 2:
+                    rig.clientSends(String(repeating: "y", count: Int.random(in: 1...40_000, using: &random)))
+                    _ = rig.handle(.ready(.client, .readable))
+                case 3: _ = rig.handle(.verdict(.undecided(waitFor: Int.random(in: 0...70_000, using: &random))))
+                case 4:
+                    _ = rig.handle(
+                        .verdict(.exchange(Exchange(reply: [1, 2], consume: Int.random(in: 0...9, using: &random)))))
+                case 5: _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+                case 6: _ = rig.handle(.routerFailed(.routerError))
+                case 7: _ = rig.handle(.errorAnswer(.close([3])))
+                case 8: _ = rig.handle(.deadline)
+                case 9: rig.pass(milliseconds: Int64.random(in: 0...20_000, using: &random))
+                case 10: _ = rig.handle(.ready(.remote, [.readable, .writable]))
+                case 11: _ = rig.handle(.names([]))
+                case 12: _ = rig.handle(.resume)
+                default: _ = rig.handle(.verdict(.close(CloseVerdict(bytes: [9, 9]))))
+                }
+                let reason = rig.closeReason
+                if isClosed { #expect(reason != nil, "round \(round)") }
+                isClosed = reason != nil
+            }
+        }
+    }
+}
+
+/// A small random generator (SplitMix64) so that a failure can be repeated.
+struct SeededRandom: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
