@@ -80,7 +80,8 @@ let package = Package(
         // Tests
         .testTarget(name: "AddressingTests", dependencies: ["Addressing"], swiftSettings: common),
         .testTarget(name: "LinuxTests", dependencies: ["Linux"], swiftSettings: common),
-        .testTarget(name: "RouterProtocolTests", dependencies: ["RouterProtocol"], swiftSettings: common),
+        .testTarget(
+            name: "RouterProtocolTests", dependencies: ["RouterProtocol", "Addressing"], swiftSettings: common),
         .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: common),
         .testTarget(
             name: "ControlTests", dependencies: ["Control", "Config", "Addressing", "Linux"], swiftSettings: common),
@@ -102,7 +103,8 @@ let package = Package(
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: common),
-        .testTarget(name: "ConformanceTests", dependencies: ["RouterProtocol"], swiftSettings: common),
+        .testTarget(
+            name: "ConformanceTests", dependencies: ["RouterProtocol", "Addressing"], swiftSettings: common),
         .testTarget(name: "IntegrationTests", dependencies: ["Linux"], swiftSettings: common),
     ]
 )

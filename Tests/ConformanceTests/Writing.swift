@@ -1,0 +1,102 @@
+// From the JSON of a message that tproxy sends to the values it is made of, and back through tproxy's own writer.
+
+import Addressing
+import RouterProtocol
+
+enum Written {
+    struct Unreadable: Error {}
+
+    /// The line that tproxy writes for these values; nil for messages of a later version.
+    static func line(for message: JSONValue) throws -> [UInt8]? {
+        var line: [UInt8] = []
+        let params = message["params"] ?? .null
+        switch message["method"]?.text {
+        case "hello": try hello(message, params).append(to: &line)
+        case "proxy":
+            let data = try bytes(params["data"])
+            try question(message, params).append(to: &line, data: data.span)
+        case "proxy_error": try errorQuestion(message, params).append(to: &line)
+        case "cancel":
+            try Notice.cancel(id: UInt64(integer(params["id"])), connection: text(params["connection"]))
+                .append(to: &line)
+        case "shutdown": Notice.shutdown.append(to: &line)
+        case "taken": try Notice.taken(id: UInt64(integer(params["id"]))).append(to: &line)
+        default: return nil
+        }
+        return line
+    }
+
+    private static func integer(_ value: JSONValue?) throws -> Int {
+        guard let integer = value?.integer else { throw Unreadable() }
+        return integer
+    }
+
+    private static func text(_ value: JSONValue?) throws -> String {
+        guard let text = value?.text else { throw Unreadable() }
+        return text
+    }
+
+    private static func bytes(_ value: JSONValue?) throws -> [UInt8] {
+        guard let bytes = value?.bytes else { throw Unreadable() }
+        return bytes
+    }
+
+    private static func pair(_ value: JSONValue?) throws -> Endpoint? {
+        guard let value, !value.isNull else { return nil }
+        guard let pair = value.elements, pair.count == 2, let port = UInt16(exactly: try integer(pair[1])),
+            let endpoint = Endpoint(host: try text(pair[0]), port: port)
+        else { throw Unreadable() }
+        return endpoint
+    }
+
+    private static func address(_ value: JSONValue?) throws -> Endpoint {
+        guard let endpoint = Endpoint(try text(value)) else { throw Unreadable() }
+        return endpoint
+    }
+
+    private static func failure(_ value: JSONValue?) throws -> ErrorQuestion.Failure {
+        guard let failure = ErrorQuestion.Failure(rawValue: try text(value)) else { throw Unreadable() }
+        return failure
+    }
+
+    private static func hello(_ message: JSONValue, _ params: JSONValue) throws -> Hello {
+        let limits = params["limits"] ?? .null
+        return Hello(
+            id: UInt64(try integer(message["id"])), version: try text(params["tproxy"]),
+            worker: try text(params["worker"]), generation: try integer(params["generation"]),
+            listeners: try (params["listeners"]?.elements ?? []).map {
+                Hello.Listener(name: try text($0["name"]), address: try pair($0["address"]))
+            },
+            limits: Hello.Limits(
+                lineBytesMax: try integer(limits["line_bytes_max"]),
+                initialBytesMax: try integer(limits["initial_bytes_max"]),
+                routerTimeoutMilliseconds: try integer(limits["router_timeout_ms"]),
+                verdictTimeoutMilliseconds: try integer(limits["verdict_timeout_ms"])))
+    }
+
+    private static func question(_ message: JSONValue, _ params: JSONValue) throws -> Question {
+        guard let event = Event(rawValue: try text(params["event"])) else { throw Unreadable() }
+        return Question(
+            id: UInt64(try integer(message["id"])), connection: try text(params["connection"]), event: event,
+            client: try pair(params["client"]), local: try pair(params["local"]),
+            listener: try text(params["listener"]), replay: try integer(params["replay"]),
+            deadlineMilliseconds: try integer(params["deadline_ms"]),
+            state: params["state"].map { Array($0.json.utf8) })
+    }
+
+    private static func errorQuestion(_ message: JSONValue, _ params: JSONValue) throws -> ErrorQuestion {
+        ErrorQuestion(
+            id: UInt64(try integer(message["id"])), connection: try text(params["connection"]),
+            failure: try failure(params["type"]), message: try text(params["message"]),
+            errno: params["errno"]?.integer.map { Int32(truncatingIfNeeded: $0) },
+            attempts: try (params["attempts"]?.elements ?? []).map {
+                ErrorQuestion.Attempt(
+                    remote: try address($0["remote"]), failure: try failure($0["type"]),
+                    message: try text($0["message"]))
+            },
+            client: try pair(params["client"]),
+            remote: params["remote"]?.isNull == false ? try address(params["remote"]) : nil,
+            listener: try text(params["listener"]), replay: try integer(params["replay"]),
+            deadlineMilliseconds: try integer(params["deadline_ms"]))
+    }
+}
