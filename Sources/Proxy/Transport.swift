@@ -168,6 +168,8 @@ import SystemPackage
     private mutating func established() {
         isConnecting = false
         mayRead = true
+        // Connected before it was ever watched: then only a write that blocks makes writability of interest.
+        if watched.isEmpty { hasBlocked = false }
     }
 
     private mutating func blocked() {
