@@ -78,6 +78,7 @@ let package = Package(
             name: "tproxy",
             dependencies: [
                 "Proxy", "Supervisor", "Config", "Control", "Logs", "Linux",
+                .product(name: "SystemPackage", package: "swift-system"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

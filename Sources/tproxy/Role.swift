@@ -1,0 +1,63 @@
+// Which of tproxy's processes this is: the arbiter, or a worker that an arbiter has spawned.
+
+import Config
+import Control
+import Glibc
+import Linux
+import Logging
+import Logs
+import Proxy
+import Supervisor
+import SystemPackage
+
+/// A role of this executable.
+enum Role {
+    /// Takes up the role and returns the exit status. A worker never touches the command line: the parser alone would
+    /// double its memory.
+    static func takeUp() -> Int32 {
+        if WorkerInheritance.isPresent { return beWorker() }
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        switch CommandLineOptions.parse(arguments: arguments, environment: environment()) {
+        case .serve(let settings): return beArbiter(settings)
+        case .answer(let text):
+            say(text, to: STDOUT_FILENO)
+            return 0
+        case .refuse(let text):
+            say(text, to: STDERR_FILENO)
+            return CommandLineOptions.wrongOptionsStatus
+        }
+    }
+
+    private static func beWorker() -> Int32 {
+        do throws(InheritanceError) {
+            return WorkerProcess.run(try WorkerInheritance.take())
+        } catch {
+            say("tproxy: \(error)", to: STDERR_FILENO)
+            return WorkerProcess.bootFailureStatus
+        }
+    }
+
+    private static func beArbiter(_ settings: Settings) -> Int32 {
+        do throws(Errno) {
+            let logFile = try LogFile(path: settings.logFile)
+            return Arbiter.run(settings, log: Logger(logFile, level: settings.logLevel), logFile: logFile)
+        } catch {
+            say("tproxy: the log \(settings.logFile) cannot be opened: \(error)", to: STDERR_FILENO)
+            return WorkerProcess.bootFailureStatus
+        }
+    }
+
+    private static func environment() -> [String: String] {
+        var variables: [String: String] = [:]
+        for entry in Linux.Process.environment() {
+            guard let equals = entry.firstIndex(of: "=") else { continue }
+            variables[String(entry[..<equals])] = String(entry[entry.index(after: equals)...])
+        }
+        return variables
+    }
+
+    private static func say(_ text: String, to descriptor: Int32) {
+        let line = Array((text.hasSuffix("\n") ? text : text + "\n").utf8)
+        _ = write(descriptor, line, line.count)
+    }
+}
