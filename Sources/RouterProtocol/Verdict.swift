@@ -128,6 +128,16 @@ public struct FileVerdict: Equatable, Sendable {
     public init(source: Source) { self.source = source }
 }
 
+/// What an answer has to do with descriptors, whatever becomes of it. Passed descriptors are told apart only by their order, so
+/// an answer that is refused or comes too late uses up its own like any other; otherwise the next file would be the wrong one.
+public enum DescriptorClaim: Equatable, Sendable {
+    case none
+    /// It names one of the router's own, which waits for `taken`.
+    case named
+    /// One came with it.
+    case attached
+}
+
 /// What a router wants done when a remote has failed.
 public enum ProxyErrorAnswer: Equatable, Sendable {
     /// Close.

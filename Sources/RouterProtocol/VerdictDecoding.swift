@@ -46,6 +46,24 @@ extension Verdict {
     }
 }
 
+extension DescriptorClaim {
+    /// Looks at a result without judging it, for answers that nobody decodes or that were refused.
+    public init(_ line: Span<UInt8>, _ result: Range<Int>) {
+        self = .none
+        guard line.kind(of: result) == .object else { return }
+        var members = JSONCursor(result)
+        while let (name, value) = try? members.nextMember(in: line) {
+            switch VerdictKey.find(name, in: line)?.key {
+            case .attached where line.kind(of: value) == .boolean && line.isTrue(value):
+                self = .attached
+                return
+            case .file where line.kind(of: value) == .number: self = .named
+            default: break
+            }
+        }
+    }
+}
+
 extension ProxyErrorAnswer {
     /// Reads the result of `proxy_error`.
     public static func decode(_ line: Span<UInt8>, _ result: Range<Int>) throws(ProtocolError) -> ProxyErrorAnswer {

@@ -41,6 +41,7 @@ import Testing
             #expect((0...10).contains(exchange.consume))
         }
         _ = try? HelloAnswer.decode(line.span, result)
+        _ = DescriptorClaim(line.span, result)
         _ = try? ProxyErrorAnswer.decode(line.span, result)
     }
 

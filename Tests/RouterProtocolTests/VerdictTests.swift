@@ -292,6 +292,27 @@ import Testing
     }
 }
 
+@Suite struct DescriptorClaimTests {
+    private func claim(_ json: String) -> DescriptorClaim {
+        let line = bytes("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\(json)}")
+        guard case .answer(1, let result)? = try? RouterMessage.parse(line.span) else { return .none }
+        return DescriptorClaim(line.span, result)
+    }
+
+    @Test("an answer claims its descriptor even when it is refused")
+    func claims() {
+        #expect(claim(#"{"file":7}"#) == .named)
+        #expect(claim(#"{"file":7,"attached":false}"#) == .named)
+        #expect(claim(#"{"file":7,"attached":true}"#) == .attached)
+        #expect(claim(#"{"attached":true,"file":7,"unknown":1}"#) == .attached)
+        #expect(claim(#"{"file":-7.5,"\u0061ttached":true,"close":1}"#) == .attached)
+        #expect(claim(#"{"remote":"a:1","file":"x","attached":true}"#) == .attached)
+        for other in ["null", "7", "[]", "{}", #"{"file":"x"}"#, #"{"close":"attached"}"#, #"{"attached":1}"#] {
+            #expect(claim(other) == .none, "\(other)")
+        }
+    }
+}
+
 @Suite struct ProxyErrorAnswerTests {
     private func answer(_ json: String) throws(ProtocolError) -> ProxyErrorAnswer {
         let line = bytes("{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\(json)}")
