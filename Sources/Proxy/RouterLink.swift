@@ -182,12 +182,22 @@ struct RouterLink: ~Copyable {
     /// Nothing more will come on stderr.
     mutating func closeErrors() { errors = nil }
 
-    /// The descriptor a verdict names: one that was passed with the line, or a copy of the writer's own.
-    mutating func takeDescriptor(_ number: Int32, attached: Bool) throws(Errno) -> Descriptor {
-        if attached {
-            guard !beside.descriptors.isEmpty else { throw .badFileDescriptor }
-            return Descriptor(owning: beside.descriptors.removeFirst())
-        }
+    /// Descriptors have been passed that no answer has claimed yet.
+    var holdsDescriptors: Bool { !beside.descriptors.isEmpty }
+
+    /// The descriptor that was passed first: answers claim them in the order in which they came.
+    mutating func takePassed() -> Descriptor? {
+        beside.descriptors.isEmpty ? nil : Descriptor(owning: beside.descriptors.removeFirst())
+    }
+
+    /// Closes all that were passed.
+    mutating func closePassed() {
+        for raw in beside.descriptors { close(raw) }
+        beside.descriptors.removeAll()
+    }
+
+    /// A copy of a descriptor of the process that wrote the last bytes.
+    func copyDescriptor(_ number: Int32) throws(Errno) -> Descriptor {
         guard beside.writer > 0 else { throw .noSuchProcess }
         return try RouterSocket.takeDescriptor(number, of: beside.writer)
     }

@@ -17,10 +17,21 @@ extension Worker {
         case nothing
         case greeting(HelloAnswer)
         case badGreeting(String)
-        case answer(AnsweredQuestion, ConnectionEvent)
-        case descriptor(AnsweredQuestion, FileVerdict, number: Int32, attached: Bool, id: UInt64)
+        case answer(Answer)
         case unreadable(String)
         case stray(String)
+    }
+
+    /// An answer, and what becomes of it.
+    private struct Answer {
+        let id: UInt64
+        /// Nil when nobody waits for it any more.
+        var question: AnsweredQuestion?
+        var event = ConnectionEvent.resume
+        /// The verdict names a descriptor of the router's, which has to be had first.
+        var file: FileVerdict?
+        /// Whether a descriptor came with it or is to be let go of, whatever else becomes of it.
+        var claim = DescriptorClaim.none
     }
 
     private static let helloID: UInt64 = 1
@@ -220,7 +231,8 @@ extension Worker {
         let router = links[slot].id
         while true {
             let isGreeted = links[slot].isGreeted
-            switch links[slot].nextLine({ understand($0, router, isGreeted) }) {
+            let mindsDescriptors = links[slot].holdsDescriptors || links[slot].abilities.methods.contains(.taken)
+            switch links[slot].nextLine({ understand($0, router, isGreeted, mindsDescriptors) }) {
             case .incomplete:
                 links[slot].closeSurplus()
                 return true
@@ -235,7 +247,9 @@ extension Worker {
     }
 
     /// Decodes one line. It is lent by the link, so nothing here touches the links.
-    private func understand(_ line: Span<UInt8>, _ router: RouterID, _ isGreeted: Bool) -> Incoming {
+    private func understand(
+        _ line: Span<UInt8>, _ router: RouterID, _ isGreeted: Bool, _ mindsDescriptors: Bool
+    ) -> Incoming {
         do throws(ProtocolError) {
             switch try RouterMessage.parse(line) {
             case .answer(Self.helloID, let result) where !isGreeted:
@@ -245,12 +259,17 @@ extension Worker {
                     return .badGreeting("\(error)")
                 }
             case .failure(Self.helloID, _, _) where !isGreeted: return .greeting(.bare)
-            case .answer(let id, let result): return answered(line, result, router, id)
+            case .answer(let id, let result):
+                var answer = answered(line, result, router, id)
+                if mindsDescriptors { answer.claim = DescriptorClaim(line, result) }
+                return .answer(answer)
             case .failure(let id, let code, let message):
-                guard let answered = routers.answered(router, id: id, now: now) else { return .nothing }
+                var answer = Answer(id: id, question: routers.answered(router, id: id, now: now))
+                guard let question = answer.question else { return .nothing }
                 scoreboard.add(.routerErrors)
-                remark(answered, "the router answered with error \(code): \(message)", .routerError)
-                return .answer(answered, .routerFailed(.routerError))
+                remark(question, "the router answered with error \(code): \(message)", .routerError)
+                answer.event = .routerFailed(.routerError)
+                return .answer(answer)
             case .progress(let id, let milliseconds):
                 routers.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
                 return .nothing
@@ -263,29 +282,28 @@ extension Worker {
         }
     }
 
-    private func answered(
-        _ line: Span<UInt8>, _ result: Range<Int>, _ router: RouterID, _ id: UInt64
-    ) -> Incoming {
-        guard let answered = routers.answered(router, id: id, now: now) else { return .nothing }
-        let token = Token(bits: answered.asker.rawValue)
-        guard connections.holds(token.slot, generation: token.generation) else { return .answer(answered, .resume) }
+    /// Decodes an answer against the question it is to.
+    private func answered(_ line: Span<UInt8>, _ result: Range<Int>, _ router: RouterID, _ id: UInt64) -> Answer {
+        var answer = Answer(id: id, question: routers.answered(router, id: id, now: now))
+        guard let question = answer.question else { return answer }
+        let token = Token(bits: question.asker.rawValue)
+        guard connections.holds(token.slot, generation: token.generation) else { return answer }
         do throws(ProtocolError) {
-            switch answered.kind {
-            case .proxyError: return .answer(answered, .errorAnswer(try ProxyErrorAnswer.decode(line, result)))
+            switch question.kind {
+            case .proxyError: answer.event = .errorAnswer(try ProxyErrorAnswer.decode(line, result))
             case .proxy:
                 let limits = VerdictLimits(
                     dataBytes: connections[token.slot].phase.askedBytes, initialBytesMax: settings.maxInitialBytes)
                 let verdict = try Verdict.decode(line, result, limits: limits)
-                if case .file(let file) = verdict, case .descriptor(let number, let attached) = file.source {
-                    return .descriptor(answered, file, number: number, attached: attached, id: id)
-                }
-                return .answer(answered, .verdict(verdict))
+                answer.event = .verdict(verdict)
+                if case .file(let file) = verdict, case .descriptor = file.source { answer.file = file }
             }
         } catch {
             scoreboard.add(.badVerdicts)
-            remark(answered, "the router's verdict is refused: \(error)", .badVerdict)
-            return .answer(answered, .routerFailed(.badVerdict))
+            remark(question, "the router's verdict is refused: \(error)", .badVerdict)
+            answer.event = question.kind == .proxy ? .routerFailed(.badVerdict) : .errorAnswer(.none)
         }
+        return answer
     }
 
     /// Carries out what a line came to; false when the router was given up over it.
@@ -307,22 +325,9 @@ extension Worker {
             log.error("router \(router): its answer to hello cannot be used: \(why)")
             giveUp(slot, .badGreeting)
             return false
-        case .answer(let answered, let event):
+        case .answer(let answer):
             links[slot].unreadableLines = 0
-            carryOut(answered, event)
-        case .descriptor(let answered, let verdict, let number, let attached, let id):
-            links[slot].unreadableLines = 0
-            guard let event = takeFile(slot, verdict, number, attached) else {
-                // The router died before its descriptor could be taken: the next one is asked.
-                routers.notApplied(answered.token, now: now)
-                break
-            }
-            if links[slot].abilities.methods.contains(.taken) {
-                links[slot].write { Notice.taken(id: id).append(to: &$0) }
-                unflushed.append(slot)
-            }
-            carryOut(answered, event)
-            around.takenFile = nil
+            carryOut(answer, slot)
         case .stray(let text):
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
@@ -330,6 +335,8 @@ extension Worker {
             }
         case .unreadable(let why):
             links[slot].unreadableLines += 1
+            // Whether one of the descriptors that came belonged to it cannot be known.
+            links[slot].closePassed()
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
                 log.warning("router \(router) wrote what cannot be understood: \(why)\(more)")
@@ -344,32 +351,52 @@ extension Worker {
     }
 
     /// The verdict happens to its connection; only then is the question forgotten.
-    private func carryOut(_ answered: AnsweredQuestion, _ event: ConnectionEvent) {
-        let token = Token(bits: answered.asker.rawValue)
+    private func carryOut(_ answer: Answer, _ slot: UInt32) {
+        var passed: Descriptor? = answer.claim == .attached ? links[slot].takePassed() : nil
+        if answer.claim != .none, links[slot].abilities.methods.contains(.taken) {
+            links[slot].write { Notice.taken(id: answer.id).append(to: &$0) }
+            unflushed.append(slot)
+        }
+        guard let question = answer.question else { return }
+        var event = answer.event
+        if let file = answer.file {
+            guard let taken = takeFile(slot, file, passed.take()) else {
+                // The router died before its descriptor could be taken: the next one is asked.
+                return routers.notApplied(question.token, now: now)
+            }
+            event = taken
+        }
+        let token = Token(bits: question.asker.rawValue)
         if connections.holds(token.slot, generation: token.generation) {
             connections[token.slot].question = nil
             handle(token.slot, event)
         }
-        routers.applied(answered.token, now: now)
+        around.takenFile = nil
+        routers.applied(question.token, now: now)
     }
 
     /// Takes the descriptor that a verdict names; nil when the router has ended and can be asked for it no more.
-    private func takeFile(
-        _ slot: UInt32, _ verdict: FileVerdict, _ number: Int32, _ attached: Bool
-    ) -> ConnectionEvent? {
-        do throws(Errno) {
-            let descriptor = try links[slot].takeDescriptor(number, attached: attached)
-            do throws(RegularFile.Failure) {
-                around.takenFile = try RegularFile(descriptor)
-                return .takenFile(verdict)
+    private func takeFile(_ slot: UInt32, _ verdict: FileVerdict, _ passed: consuming Descriptor?) -> ConnectionEvent? {
+        guard case .descriptor(let number, let attached) = verdict.source else { return .verdict(.file(verdict)) }
+        let name = "file descriptor \(number) of the router"
+        var descriptor = passed.take()
+        if attached {
+            if descriptor == nil { return .fileFailed(verdict, "\(name) did not come with the verdict") }
+        } else {
+            do throws(Errno) {
+                descriptor = try links[slot].copyDescriptor(number)
             } catch {
-                let why = if case .system(let errno) = error { "\(errno)" } else { "not a regular file" }
-                return .fileFailed(verdict, "file descriptor \(number) of the router: \(why)")
+                if links[slot].isReaped || Process.hasEnded(links[slot].pidfd) { return nil }
+                return .fileFailed(verdict, "\(name) could not be taken: \(error)")
             }
+        }
+        guard let descriptor = descriptor.take() else { return .fileFailed(verdict, "\(name) is missing") }
+        do throws(RegularFile.Failure) {
+            around.takenFile = try RegularFile(descriptor)
+            return .takenFile(verdict)
         } catch {
-            let how =
-                attached ? "did not come with the verdict" : "could not be taken from the router's process: \(error)"
-            return .fileFailed(verdict, "file descriptor \(number) of the router \(how)")
+            let why = if case .system(let errno) = error { "\(errno)" } else { "not a regular file" }
+            return .fileFailed(verdict, "\(name): \(why)")
         }
     }
 
