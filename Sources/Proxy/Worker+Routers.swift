@@ -214,7 +214,7 @@ extension Worker {
             }
             switch received {
             case .wouldBlock: return
-            case .endOfStream: return giveUp(slot, .closed)
+            case .endOfStream: return socketEnded(slot)
             case .moved(let count):
                 routers.heard(id)
                 guard takeLines(slot) else { return }
@@ -423,15 +423,29 @@ extension Worker {
         routers.died(links[slot].id, end, now: now)
     }
 
+    /// The router's socket has ended, and most often because its process has: then that says more.
+    private func socketEnded(_ slot: UInt32) {
+        guard !links[slot].isGivenUp else { return }
+        guard links[slot].isReaped || Process.hasEnded(links[slot].pidfd) else { return giveUp(slot, .closed) }
+        links[slot].isGivenUp = true
+        around.poller.remove(links[slot].socketNumber)
+        // Once it is reaped, whoever did that tells of its end.
+        if !links[slot].isReaped { processEnded(slot) }
+    }
+
     /// The process has ended: what it wrote before is read first, then its end is told.
     func routerEnded(_ token: Token) {
         guard links.holds(token.slot, generation: token.generation) else { return }
-        let slot = token.slot
+        processEnded(token.slot)
+    }
+
+    private func processEnded(_ slot: UInt32) {
+        let generation = links.generation(slot)
         guard let status = Process.reap(links[slot].pid) else { return }
         links[slot].isReaped = true
         around.poller.remove(links[slot].pidfd.raw)
         if !links[slot].isGivenUp { readRouter(slot) }
-        guard links.holds(token.slot, generation: token.generation) else { return }
+        guard links.holds(slot, generation: generation) else { return }
         readErrors(slot)
         if !links[slot].isGivenUp {
             links[slot].isGivenUp = true
