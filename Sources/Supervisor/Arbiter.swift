@@ -71,7 +71,7 @@ public struct Arbiter: ~Copyable {
             return try SignalDescriptor(Signal.handled)
         }
         // Before anything is spawned: workers inherit the raised limit, their routers get the old one back.
-        let softDescriptorLimit = raiseDescriptorLimit(settings, log)
+        let softDescriptorLimit = raiseDescriptorLimit(log)
         ProcessTitle.set("tproxy: master [\(settings.name)]")
 
         // Before the workers, and only here: they share our sockets, so none of their deaths loses a client's SYN.
@@ -123,19 +123,11 @@ public struct Arbiter: ~Copyable {
         }
     }
 
-    /// Raises the soft limit to the hard one and returns what it was. Says so when that is not enough.
-    private static func raiseDescriptorLimit(_ settings: Settings, _ log: Logger) -> UInt64 {
-        let wanted = UInt64(settings.descriptorsWanted)
+    /// Raises the soft limit to the hard one and returns what it was. Workers say when that is not enough for them.
+    private static func raiseDescriptorLimit(_ log: Logger) -> UInt64 {
         do throws(Errno) {
             let limits = try Process.descriptorLimits()
             if limits.soft < limits.hard { try Process.setSoftDescriptorLimit(limits.hard) }
-            if limits.hard < wanted {
-                log.warning(
-                    """
-                    the hard limit of descriptors (ulimit -Hn) is \(limits.hard): \(settings.workerConnections) \
-                    connections (--worker-connections) want \(wanted); accepting pauses when they run out
-                    """)
-            }
             return limits.soft
         } catch {
             log.warning("the limit of descriptors cannot be raised: \(error)")
@@ -348,9 +340,4 @@ extension Signal {
     fileprivate static let handled: [Signal] = [
         .hangUp, .interrupt, .quit, .user1, .user2, .terminate, .child, .terminalInput, .terminalOutput, .windowChanged,
     ]
-}
-
-extension Settings {
-    /// Descriptors that one worker may come to hold: two for each connection, both ends of its pipes, and the rest.
-    fileprivate var descriptorsWanted: Int { 2 * workerConnections + 2 * Limits.pipesMax + Limits.descriptorReserve }
 }
