@@ -96,8 +96,14 @@ public struct Inheritance: Equatable, Sendable {
         let document = try SharedMemory.file(name: "tproxy-inheritance", holding: encoded())
         let environment = Process.environment().filter { !$0.hasPrefix(Self.environmentName + "=") }
         return try Spawn.worker(
-            arguments: [title], environment: environment + ["\(Self.environmentName)=\(Self.documentDescriptor)"],
+            arguments: [Self.padded(title)],
+            environment: environment + ["\(Self.environmentName)=\(Self.documentDescriptor)"],
             descriptors: [document.raw, control.raw, scoreboard.raw] + listeners)
+    }
+
+    /// A title with room for a longer one: a process can only write over what it was started with.
+    private static func padded(_ title: String) -> String {
+        title + String(repeating: " ", count: max(0, Limits.nameBytesMax + 64 - title.utf8.count))
     }
 
     /// The bytes of the document.

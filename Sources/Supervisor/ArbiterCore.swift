@@ -135,6 +135,9 @@ public struct ArbiterCore {
             settings.workerTimeoutMilliseconds == 0 ? 0 : Int64(max(settings.workerTimeoutMilliseconds, least))
     }
 
+    /// Whether a round of HUP is under way.
+    var isReloading: Bool { round != nil }
+
     /// The next moment at which something is due though nothing happens; nil when nothing is.
     public var nextDeadline: Instant? {
         var deadlines: [Instant] = []
