@@ -199,8 +199,6 @@ void tp_set_title(const char *title) {
 
 void tp_set_name(const char *name) { prctl(PR_SET_NAME, name); }
 
-int tp_set_dumpable(int yes) { return prctl(PR_SET_DUMPABLE, yes ? 1 : 0) == 0 ? 0 : errno; }
-
 pid_t tp_reap(pid_t which, int *is_signal, int *code, int *core_dumped) {
     int status = 0;
     pid_t pid = wait4(which, &status, WNOHANG, NULL);

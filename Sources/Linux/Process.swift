@@ -23,8 +23,6 @@ public enum ExitStatus: Hashable, Sendable, CustomStringConvertible {
 public enum Process {
     /// The C function is `getpid`.
     public static var pid: Int32 { getpid() }
-    /// The parent's pid; it changes when the parent ends. The C function is `getppid`.
-    public static var parent: Int32 { getppid() }
 
     /// A child that has ended.
     public struct Ended: Hashable, Sendable {
@@ -47,17 +45,6 @@ public enum Process {
         guard pid > 0 else { return nil }
         let status: ExitStatus = isSignal != 0 ? .signaled(code, coreDumped: coreDumped != 0) : .exited(code)
         return Ended(pid: pid, status: status)
-    }
-
-    /// A descriptor that becomes readable when a process ends. The C function is `pidfd_open`.
-    public static func descriptor(of pid: Int32) throws(Errno) -> Descriptor {
-        Descriptor(owning: try check { tp_pidfd_open(pid) })
-    }
-
-    /// Whether a process has ended, reaped or not. The C function is `poll`.
-    public static func hasEnded(_ pidfd: borrowing Descriptor) -> Bool {
-        var entry = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
-        return poll(&entry, 1, 0) == 1
     }
 
     /// How many descriptors a process may open: what is in force and how far it may be raised (RLIMIT_NOFILE).

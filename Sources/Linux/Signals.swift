@@ -45,12 +45,6 @@ public enum Signals {
         _ = try check { sigprocmask(SIG_BLOCK, &set, nil) }
     }
 
-    /// Lets signals through again. The C function is `sigprocmask`.
-    public static func unblock(_ signals: [Signal]) throws(Errno) {
-        var set = set(of: signals)
-        _ = try check { sigprocmask(SIG_UNBLOCK, &set, nil) }
-    }
-
     /// Makes signals have no effect. The C function is `signal(SIG_IGN)`.
     public static func ignore(_ signals: [Signal]) {
         for signal in signals { _ = Glibc.signal(signal.rawValue, SIG_IGN) }

@@ -29,6 +29,8 @@ enum Role {
     }
 
     private static func beWorker() -> Int32 {
+        // Started from /proc/self/exe it would be called "exe" by top and pgrep.
+        ProcessTitle.setName(Product.name)
         do throws(InheritanceError) {
             return WorkerProcess.run(try WorkerInheritance.take())
         } catch {

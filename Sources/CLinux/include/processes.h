@@ -48,10 +48,7 @@ void tp_set_title(const char *title);
 // Names the process in /proc/PID/comm; 15 bytes count.
 void tp_set_name(const char *name);
 
-// Cores may be written and ptrace, pidfd_getfd be used on this process, or not (prctl(2), PR_SET_DUMPABLE).
-int tp_set_dumpable(int yes);
-
-// wait4(-1, WNOHANG): the pid of a child that has ended, 0 when none has, -1 when there is none (errno).
+// wait4(which, WNOHANG): the pid of a child that has ended, 0 when none has, -1 when there is no such child (errno).
 // `is_signal` tells what `code` is: the signal that killed it or its exit status.
 pid_t tp_reap(pid_t which, int *is_signal, int *code, int *core_dumped);
 
