@@ -106,10 +106,10 @@ enum Phase: ~Copyable {
         }
     }
 
-    /// Lends what the open question is about: the bytes it carries, and the router's own state.
-    func withQuestion(_ body: (Span<UInt8>, [UInt8]?) -> Void) {
+    /// Lends what the open question is about: why it is asked, the bytes it carries, and the router's own state.
+    func withQuestion(_ body: (Event, Span<UInt8>, [UInt8]?) -> Void) {
         switch self {
-        case .routing(let phase): phase.withInitial { body($0, phase.state) }
+        case .routing(let phase): phase.withInitial { body(phase.event, $0, phase.state) }
         default: break
         }
     }
@@ -167,14 +167,23 @@ struct Routing: ~Copyable {
     /// A client that drips is not asked about before this.
     private var askNotBefore: Int64?
     private var clientHasEnded = false
-    private let verdictDeadline: Int64
+    /// Why the open or the last question was asked.
+    private(set) var event = Event.data
+    /// What has been asked about once is not asked about again.
+    private var askedAbout = EventSet()
+    /// When the client counts as silent; nil when nobody wants to know, or it has been said.
+    private var silentAt: Int64?
+    private var verdictDeadline: Int64
 
     init(client: consuming Transport, _ around: borrowing Surroundings) {
         self.client = client
         verdictDeadline = around.now + Int64(around.settings.verdictTimeoutMilliseconds)
+        if around.wantedEvents.contains(.silence) { silentAt = around.now + Int64(around.settings.silenceMilliseconds) }
     }
 
-    var deadline: Int64 { min(verdictDeadline, isAsked ? .max : askNotBefore ?? .max) }
+    var deadline: Int64 {
+        isAsked ? verdictDeadline : min(verdictDeadline, askNotBefore ?? .max, silentAt ?? .max)
+    }
 
     /// Lends the bytes of the open question.
     func withInitial(_ body: (Span<UInt8>) -> Void) {
@@ -227,6 +236,12 @@ struct Routing: ~Copyable {
             if around.now < verdictDeadline { return proceed(&facts, &around) }
             if isAsked { around.effects.asking = .withdraw }
             isAsked = false
+            if around.wantedEvents.contains(.timeout), askedAbout.insert(.timeout).inserted {
+                // The last chance to decide, for as long as a router has for any question.
+                verdictDeadline = around.now + Int64(around.settings.routerTimeoutMilliseconds)
+                ask(.timeout, &around)
+                return .routing(self)
+            }
             return undecided(.verdictTimeout, &facts, &around)
         case .stop: return .closed(.stopped)
         case .errorAnswer, .names, .namesFailed: return .routing(self)
@@ -255,24 +270,17 @@ struct Routing: ~Copyable {
             while outgoing != nil, client.mayWrite {
                 if case .moved(let count) = try client.write(&outgoing) { facts.bytesToClient &+= UInt64(count) }
             }
-            if !isAsked, outgoing == nil { try gather(around) }
+            if !isAsked, outgoing == nil, !wants(.connect, around) { try gather(around) }
         } catch {
             return leave(.clientReset, &around)
         }
         if !isAsked, outgoing == nil {
-            let isNew = count > 0 && (count >= wantedBytes || clientHasEnded && count > askedBytes)
-            let isDue = askNotBefore.map { around.now >= $0 } ?? true
-            if isDue { askNotBefore = nil }
-            if isNew && isDue {
-                isAsked = true
-                askedBytes = count
-                around.effects.asking = .question
-            } else if isNew {
-                // A client that drips: the pace's deadline brings us back.
-            } else if clientHasEnded {
+            if let event = nextEvent(around) {
+                ask(event, &around)
+            } else if clientHasEnded, !hasNews {
                 return count == 0 && undecidedAnswers == 0
                     ? .closed(.clientLeft) : Finishing.end(client, nil, .undecided, &facts, &around)
-            } else if count >= around.settings.maxInitialBytes {
+            } else if count >= around.settings.maxInitialBytes, !hasNews {
                 around.effects.remark = "no verdict after \(count) initial bytes (--max-initial-bytes)"
                 return Finishing.end(client, nil, .undecided, &facts, &around)
             }
@@ -283,6 +291,36 @@ struct Routing: ~Copyable {
             around.effects.watchFailure = .overloaded
         }
         return .routing(self)
+    }
+
+    /// Whether there is more than the last question carried, and as much as its verdict asked for.
+    private var hasNews: Bool { count > 0 && (count >= wantedBytes || clientHasEnded && count > askedBytes) }
+
+    /// Whether the router wants to be asked about something it has not been asked about yet.
+    private func wants(_ event: EventSet, _ around: borrowing Surroundings) -> Bool {
+        around.wantedEvents.contains(event) && !askedAbout.contains(event)
+    }
+
+    /// What there is to ask about now. Bytes come first; a client that drips waits for its pace.
+    private mutating func nextEvent(_ around: borrowing Surroundings) -> Event? {
+        if wants(.connect, around) { return .connect }
+        if let askNotBefore, around.now >= askNotBefore { self.askNotBefore = nil }
+        if hasNews { return askNotBefore == nil ? .data : nil }
+        if clientHasEnded { return count + undecidedAnswers > 0 && wants(.eof, around) ? .eof : nil }
+        if let silentAt, around.now >= silentAt { return .silence }
+        return nil
+    }
+
+    private mutating func ask(_ event: Event, _ around: inout Surroundings) {
+        isAsked = true
+        self.event = event
+        askedAbout.insert(EventSet(event))
+        askedBytes = count
+        // Said once; only new bytes make another silence.
+        silentAt =
+            event == .data && around.wantedEvents.contains(.silence)
+            ? around.now + Int64(around.settings.silenceMilliseconds) : nil
+        around.effects.asking = .question
     }
 
     /// Reads what has arrived, as far as the limit goes.
@@ -769,6 +807,8 @@ struct Finishing: ~Copyable {
                 deadline = around.now + Int64(Limits.lingerMilliseconds)
                 lingerEnd = around.now + Int64(Limits.lingerTotalMilliseconds)
             }
+            // A client whose end has been read already has nothing more to say.
+            if client.hasEnded { return .closed(reason) }
             while client.mayRead {
                 switch try client.discard(around.pools) {
                 case .moved(let count):

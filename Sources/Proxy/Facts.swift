@@ -48,6 +48,8 @@ struct Surroundings: ~Copyable {
     var poller: Poller
     /// The file of the verdict that is being carried out, when it came as a descriptor.
     var takenFile: RegularFile?
+    /// What the router that decides wants to be asked about besides bytes.
+    var wantedEvents = EventSet()
     let settings: Settings
     /// Where this tproxy listens: a remote among these would be ourselves.
     let ownAddresses: [SocketAddress]
@@ -74,4 +76,28 @@ struct Effects {
     var watchFailure: CloseReason?
     /// Why something ended otherwise than it should, for the log.
     var remark: String?
+}
+
+/// Events as a set.
+struct EventSet: OptionSet {
+    let rawValue: UInt8
+
+    static let data = EventSet(.data)
+    static let connect = EventSet(.connect)
+    static let silence = EventSet(.silence)
+    static let eof = EventSet(.eof)
+    static let timeout = EventSet(.timeout)
+
+    init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    init(_ event: Event) {
+        rawValue =
+            switch event {
+            case .data: 1
+            case .connect: 2
+            case .silence: 4
+            case .eof: 8
+            case .timeout: 16
+            }
+    }
 }

@@ -17,6 +17,8 @@ import SystemPackage
     private(set) var mayWrite: Bool
     /// The kernel has reported an end, a hang-up or an error: a short read is not the last word.
     private(set) var peerEnded = false
+    /// The end of the peer's side has been read.
+    private(set) var hasEnded = false
     /// A write has blocked, so writability is watched from then on.
     private(set) var hasBlocked = false
     /// What epoll watches now: nothing until the first `watch`.
@@ -80,7 +82,8 @@ import SystemPackage
         let result = try unsafe Socket.receive(raw, into: memory, count: count)
         switch result {
         case .moved(let moved): if moved < count && !peerEnded { mayRead = false }
-        case .wouldBlock, .endOfStream: mayRead = false
+        case .wouldBlock: mayRead = false
+        case .endOfStream: (mayRead, hasEnded) = (false, true)
         }
         return result
     }
@@ -126,7 +129,8 @@ import SystemPackage
         let result = try Splice.move(from: raw, to: pipe.write, count: count)
         switch result {
         case .moved(let moved): pipe.count += moved
-        case .wouldBlock, .endOfStream: mayRead = false
+        case .wouldBlock: mayRead = false
+        case .endOfStream: (mayRead, hasEnded) = (false, true)
         }
         return result
     }

@@ -129,9 +129,9 @@ extension Worker {
         switch question.kind {
         case .proxy:
             let local = acceptor.local(facts.listener) { connections[token.slot].phase.clientSocket }
-            connections[token.slot].phase.withQuestion { data, state in
+            connections[token.slot].phase.withQuestion { event, data, state in
                 let message = RouterProtocol.Question(
-                    id: question.id, connection: id(facts), event: .data, client: client, local: local,
+                    id: question.id, connection: id(facts), event: event, client: client, local: local,
                     listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline, state: state)
                 links[slot].write { message.append(to: &$0, data: data) }
             }
@@ -315,6 +315,7 @@ extension Worker {
             links[slot].unreadableLines = 0
             links[slot].abilities = answer
             links[slot].isGreeted = true
+            around.wantedEvents = answer.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
             let methods = answer.methods
             routers.greeted(
                 router,

@@ -102,6 +102,63 @@ import Testing
         #expect((rig.deadline ?? 0) > rig.now + 1000)
     }
 
+    @Test("a router that wants it is asked at connect, before any byte, and then about the bytes")
+    func connectEvent() throws {
+        let rig = try Rig(wanting: .connect)
+        #expect(rig.handle(.ready(.client, [])).asking == .question)
+        #expect(rig.questionEvent == .connect && rig.questionBytes == "")
+        rig.clientSends("EHLO")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .nothing)
+        #expect(rig.handle(.verdict(.undecided(waitFor: nil))).asking == .question)
+        #expect(rig.questionEvent == .data && rig.questionBytes == "EHLO")
+    }
+
+    @Test("a client's silence is told once, and again only after more bytes")
+    func silenceEvent() throws {
+        let rig = try Rig(wanting: .silence)
+        #expect(rig.handle(.ready(.client, [])).asking == .nothing)
+        rig.pass(milliseconds: Int64(Limits.silenceMillisecondsDefault))
+        #expect((rig.deadline ?? .max) <= rig.now)
+        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.questionEvent == .silence)
+        _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        rig.pass(milliseconds: 5000)
+        #expect(rig.handle(.deadline).asking == .nothing)
+        #expect((rig.deadline ?? 0) > rig.now)
+        rig.clientSends("x")
+        #expect(rig.handle(.ready(.client, .readable)).asking == .question)
+        #expect(rig.questionEvent == .data)
+        _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        rig.pass(milliseconds: Int64(Limits.silenceMillisecondsDefault))
+        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.questionEvent == .silence && rig.questionBytes == "x")
+    }
+
+    @Test("an undecided client's end is told once to a router that wants it, then it ends")
+    func eofEvent() throws {
+        let rig = try Rig(wanting: .eof)
+        rig.clientSends("x")
+        rig.clientEnds()
+        #expect(rig.handle(.ready(.client, [.readable, .peerEnded])).asking == .question)
+        #expect(rig.questionEvent == .data)
+        #expect(rig.handle(.verdict(.undecided(waitFor: nil))).asking == .question)
+        #expect(rig.questionEvent == .eof && rig.questionBytes == "x")
+        _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        #expect(rig.closeReason == .undecided)
+    }
+
+    @Test("when time is up a router that wants it has one last question, and no longer than any other")
+    func timeoutEvent() throws {
+        let rig = try Rig(wanting: .timeout)
+        _ = rig.handle(.ready(.client, []))
+        rig.pass(milliseconds: Int64(Limits.verdictTimeoutMillisecondsDefault))
+        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.questionEvent == .timeout)
+        rig.pass(milliseconds: Int64(Limits.routerTimeoutMillisecondsDefault))
+        #expect(rig.handle(.deadline).asking == .withdraw)
+        #expect(rig.reason == .verdictTimeout)
+    }
+
     @Test("the remote gets the initial bytes, the client the answer, and each the other's end")
     func relays() throws {
         let rig = try Rig()

@@ -23,7 +23,7 @@ final class Rig {
     private(set) var clientError: Errno?
 
     init(
-        isOwn: Bool = false, overTCP: Bool = false, fallback: Bool = false,
+        isOwn: Bool = false, wanting events: EventSet = [], overTCP: Bool = false, fallback: Bool = false,
         _ change: (inout Settings) -> Void = { _ in }
     ) throws {
         listener = try Socket.open(family: AF_INET)
@@ -37,6 +37,7 @@ final class Rig {
         around = Surroundings(
             pools: Pools(pipesMax: 4), poller: try Poller(), takenFile: nil, settings: settings,
             ownAddresses: isOwn ? [address] : [], nowMicroseconds: 1_000_000_000)
+        around.wantedEvents = events
         let ours: Descriptor
         if overTCP {
             let socket = try Socket.open(family: AF_INET)
@@ -76,7 +77,7 @@ final class Rig {
 
     var questionBytes: String {
         var text = ""
-        connections[slot].phase.withQuestion { data, _ in
+        connections[slot].phase.withQuestion { _, data, _ in
             var bytes: [UInt8] = []
             for index in 0..<data.count { bytes.append(data[index]) }
             text = String(decoding: bytes, as: UTF8.self)
@@ -84,9 +85,15 @@ final class Rig {
         return text
     }
 
+    var questionEvent: Event? {
+        var event: Event?
+        connections[slot].phase.withQuestion { asked, _, _ in event = asked }
+        return event
+    }
+
     var questionState: String? {
         var text: String?
-        connections[slot].phase.withQuestion { _, state in text = state.map { String(decoding: $0, as: UTF8.self) } }
+        connections[slot].phase.withQuestion { _, _, state in text = state.map { String(decoding: $0, as: UTF8.self) } }
         return text
     }
 
