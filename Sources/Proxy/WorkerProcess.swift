@@ -19,8 +19,6 @@ public enum WorkerProcess {
     /// Serves until told otherwise and returns the exit status: 0, 3 when it could not boot, 1 otherwise.
     public static func run(_ inheritance: consuming WorkerInheritance) -> Int32 {
         let settings = inheritance.settings
-        // Spawned by /proc/self/exe it would be called "exe"; a `pkill -HUP tproxy` that meets it harms nobody.
-        ProcessTitle.setName(Product.name)
         let control = inheritance.control.raw
         let logFile: LogFile
         do throws(Errno) {
