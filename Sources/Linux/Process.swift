@@ -47,6 +47,12 @@ public enum Process {
         return Ended(pid: pid, status: status)
     }
 
+    /// Whether a process has ended, reaped or not. The C function is `poll`.
+    public static func hasEnded(_ pidfd: borrowing Descriptor) -> Bool {
+        var entry = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
+        return poll(&entry, 1, 0) == 1
+    }
+
     /// How many descriptors a process may open: what is in force and how far it may be raised (RLIMIT_NOFILE).
     public struct DescriptorLimits: Equatable, Sendable {
         public let soft: UInt64
