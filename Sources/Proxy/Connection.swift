@@ -228,7 +228,7 @@ struct Routing: ~Copyable {
             isAsked = false
             facts.decided("file", verdict.labels, around)
             let failure = RemoteFailure(kind: .file, message: message)
-            return Recovering.ask(client, outgoing.take(), failure, byReset: false, &around)
+            return Recovering.ask(client, outgoing.take(), failure, byReset: false, retry: .impossible, &around)
         case .routerFailed(let reason):
             isAsked = false
             return undecided(reason, &facts, &around)
@@ -376,7 +376,7 @@ struct Routing: ~Copyable {
                 return Finishing.send(file, verdict, client, outgoing.take(), &facts, &around)
             } catch {
                 let failure = RemoteFailure(file: error, name: path)
-                return Recovering.ask(client, outgoing.take(), failure, byReset: false, &around)
+                return Recovering.ask(client, outgoing.take(), failure, byReset: false, retry: .impossible, &around)
             }
         }
     }
@@ -428,6 +428,26 @@ struct Dialing: ~Copyable {
         if verdict.replyBefore { toClient.append(verdict.reply) }
         self.toClient = toClient
         client = parts.client
+    }
+
+    /// Other remotes in place of those that failed, with the bytes that those were to get.
+    fileprivate init(
+        instead verdict: RemoteVerdict, client: consuming Transport, toRemote: consuming Buffer?,
+        toClient: consuming Buffer?, after failure: RemoteFailure
+    ) {
+        self.verdict = verdict
+        var bytes = toRemote
+        if let data = verdict.data {
+            bytes = nil
+            bytes.append(data)
+        }
+        toRemoteCount = bytes.count
+        self.toRemote = bytes
+        var reply = toClient
+        if verdict.replyBefore { reply.append(verdict.reply) }
+        self.toClient = reply
+        self.client = client
+        tried = failure.attempts
     }
 
     var deadline: Int64 { min(remoteDeadline, nextAttempt ?? .max) }
@@ -535,15 +555,27 @@ struct Dialing: ~Copyable {
         dialer = nil
         if nextRemote < verdict.remotes.count { return dialNext(&facts, &around) }
         let failure = RemoteFailure(kind: kind, message: message, errno: error, remote: remote, attempts: tried)
-        return Recovering.ask(client, toClient.take(), failure, byReset: false, &around)
+        return Recovering.ask(
+            client, toClient.take(), failure, byReset: false,
+            retry: Recovering.Retry(isPossible: true, bytes: toRemote.take()), &around)
     }
 }
 
 // MARK: - Recovering
 
-/// The remote failed, and the router is asked once what the client is to be told.
+/// The remote failed, and the router is asked what to do instead.
 struct Recovering: ~Copyable {
+    /// Whether another remote may be tried, and the bytes that the failed one was to get.
+    struct Retry: ~Copyable {
+        let isPossible: Bool
+        var bytes: Buffer?
+
+        /// Bytes have reached a remote, or there was none.
+        static var impossible: Retry { Retry(isPossible: false, bytes: nil) }
+    }
+
     fileprivate var client: Transport
+    private var retry: Retry
     private var outgoing: Buffer?
     let failure: RemoteFailure
     /// Whether the end is a reset, when the router has nothing better.
@@ -552,11 +584,12 @@ struct Recovering: ~Copyable {
 
     static func ask(
         _ client: consuming Transport, _ outgoing: consuming Buffer?, _ failure: RemoteFailure, byReset: Bool,
-        _ around: inout Surroundings
+        retry: consuming Retry, _ around: inout Surroundings
     ) -> Phase {
         around.effects.remark = failure.message
         around.effects.asking = .errorQuestion
-        return .recovering(Recovering(client: client, outgoing: outgoing, failure: failure, byReset: byReset))
+        return .recovering(
+            Recovering(client: client, retry: retry, outgoing: outgoing, failure: failure, byReset: byReset))
     }
 
     consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
@@ -575,12 +608,25 @@ struct Recovering: ~Copyable {
                 return Finishing.end(client, outgoing.take(), reason, &facts, &around)
             }
             return giveUp(&facts, &around)
+        case .errorAnswer(.remote(let verdict)): return tryInstead(verdict, &facts, &around)
         case .stop: return .closed(.stopped)
         case .errorAnswer(.none): return giveUp(&facts, &around)
         case .routerFailed: return giveUp(&facts, &around)
         case .ready, .resume, .verdict, .takenFile, .fileFailed, .names, .namesFailed, .deadline:
             return .recovering(self)
         }
+    }
+
+    private consuming func tryInstead(
+        _ verdict: RemoteVerdict, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        guard retry.isPossible else {
+            around.effects.remark = "another remote cannot be tried: bytes have reached one"
+            return giveUp(&facts, &around)
+        }
+        let dialing = Dialing(
+            instead: verdict, client: client, toRemote: retry.bytes.take(), toClient: outgoing.take(), after: failure)
+        return dialing.start(&facts, &around)
     }
 
     private consuming func giveUp(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
@@ -717,7 +763,7 @@ struct Relaying: ~Copyable {
             client.resetOnClose()
             return .closed(failure.closeReason)
         }
-        return Recovering.ask(client, nil, failure, byReset: byReset, &around)
+        return Recovering.ask(client, nil, failure, byReset: byReset, retry: .impossible, &around)
     }
 }
 

@@ -144,6 +144,8 @@ public enum ProxyErrorAnswer: Equatable, Sendable {
     case none
     /// Send these bytes if the client has had none, then close.
     case close([UInt8])
+    /// Try these instead, if no byte has reached a remote yet. Its `data` replaces what the last one was to get.
+    case remote(RemoteVerdict)
 }
 
 /// What a verdict is checked against.

@@ -71,8 +71,7 @@ extension ProxyErrorAnswer {
         guard line.kind(of: result) != .null else { return .none }
         switch try Verdict.decode(line, result, limits: noBytes) {
         case .close(let verdict): return .close(verdict.bytes)
-        // Another remote to try: specified, and waiting for its version.
-        case .remote: throw .notAvailable(.remote)
+        case .remote(let verdict): return .remote(verdict)
         case .file: throw ProtocolError(.wrongValue, key: VerdictKey.file.rawValue, "no answer to proxy_error")
         case .undecided, .exchange: throw .decidesNothing
         }

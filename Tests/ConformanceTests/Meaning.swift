@@ -82,6 +82,7 @@ extension ProxyErrorAnswer {
         case .close(let bytes):
             members.add("kind", .string("close"))
             members.add("bytes", bytes: bytes)
+        case .remote(let verdict): return (try? Verdict.remote(verdict).meaning()) ?? .object([:])
         }
         return .object(members.members)
     }

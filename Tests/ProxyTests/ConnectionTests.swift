@@ -221,6 +221,27 @@ import Testing
         #expect(other.reason == .connectRefused)
     }
 
+    @Test(
+        "the router's other remote gets the bytes that the refused one was to get; after bytes have reached one it does not"
+    )
+    func failover() throws {
+        let rig = try Rig()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var effects = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [try Rig.deadEndpoint()]))))
+        if effects.asking == .nothing { effects = rig.handle(.ready(.remote, [.writable, .error, .hangUp])) }
+        #expect(effects.asking == .errorQuestion)
+        _ = rig.handle(.errorAnswer(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        var remote: Descriptor? = try rig.acceptRemote()
+        #expect(rig.read(remote.number) == "x")
+        #expect(rig.facts.attempts == 2)
+        Socket.resetOnClose(remote.number)
+        remote = nil
+        #expect(rig.handle(.ready(.remote, [.readable, .peerEnded, .hangUp, .error])).asking == .errorQuestion)
+        _ = rig.handle(.errorAnswer(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        #expect(rig.closeReason == .remoteReset)
+    }
+
     @Test("a remote that is one of our own listeners is refused before it is connected")
     func loop() throws {
         let rig = try Rig(isOwn: true)
@@ -238,9 +259,9 @@ import Testing
         _ = rig.handle(.ready(.client, .readable))
         _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
         var remote: Descriptor? = try rig.acceptRemote()
-        rig.write(remote?.raw ?? -1, "half an ans")
+        rig.write(remote.number, "half an ans")
         _ = rig.handle(.ready(.remote, .readable))
-        Socket.resetOnClose(remote?.raw ?? -1)
+        Socket.resetOnClose(remote.number)
         remote = nil
         _ = rig.handle(.ready(.remote, [.readable, .peerEnded, .hangUp, .error]))
         #expect(rig.closeReason == .remoteReset)
@@ -334,6 +355,16 @@ import Testing
                 if isClosed { #expect(reason != nil, "round \(round)") }
                 isClosed = reason != nil
             }
+        }
+    }
+}
+
+extension Optional where Wrapped == Descriptor {
+    /// The number, -1 when it is closed.
+    var number: Int32 {
+        switch self {
+        case .some(let descriptor): descriptor.raw
+        case .none: -1
         }
     }
 }

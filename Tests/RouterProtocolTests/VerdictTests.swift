@@ -328,14 +328,13 @@ import Testing
         }
     }
 
-    @Test("null closes, bytes are a last word, and another remote is for later")
+    @Test("null closes, bytes are a last word, another remote is tried")
     func answers() throws {
         #expect(try answer("null") == .none)
         #expect(try answer(#"{"close":"502\n"}"#) == .close(bytes("502\n")))
         #expect(try answer(#"{"close":["5","02"],"note":"x"}"#) == .close(bytes("502")))
         #expect(try answer(#"{"close":true}"#) == .close([]))
-        #expect(fault(#"{"remote":"a:1"}"#) == "not_available remote")
-        #expect(fault(#"{"remotes":["a:1"]}"#) == "not_available remote")
+        #expect(try answer(#"{"remote":"a:1"}"#) == .remote(RemoteVerdict(remotes: [.name("a", port: 1)])))
         #expect(fault(#"{"remote":"a"}"#) == "wrong_value remote")
         #expect(fault(#"{"file":"x"}"#) == "wrong_value file")
         #expect(fault("{}") == "decides_nothing")
