@@ -100,7 +100,8 @@ let package = Package(
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(
-            name: "ProxyTests", dependencies: ["Addressing", "Config", "Proxy", "Linux", "RouterProtocol", "Reactor"],
+            name: "ProxyTests",
+            dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor"],
             swiftSettings: common),
         .testTarget(
             name: "SupervisorTests",

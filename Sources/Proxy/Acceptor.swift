@@ -58,7 +58,7 @@ struct Acceptor: ~Copyable {
     }
 
     /// When accepting may go on after a pause.
-    var deadline: Int64? { pausedUntil }
+    var deadline: Int64? { isClosed ? nil : pausedUntil }
 
     /// Watches the listeners while there is room, and only then. True when accepting has just been paused.
     mutating func update(hasRoom: Bool, now: Int64, _ poller: borrowing Poller) throws(Errno) -> Bool {

@@ -182,7 +182,9 @@ struct Routing: ~Copyable {
     }
 
     var deadline: Int64 {
-        isAsked ? verdictDeadline : min(verdictDeadline, askNotBefore ?? .max, silentAt ?? .max)
+        // Nothing is asked while a reply is on its way: then writability brings us back.
+        isAsked || outgoing != nil
+            ? verdictDeadline : min(verdictDeadline, askNotBefore ?? .max, silentAt ?? .max)
     }
 
     /// Lends the bytes of the open question.
@@ -649,7 +651,16 @@ struct Relaying: ~Copyable {
     private var endPassedToRemote = false
     private var endPassedToClient = false
     /// The remote takes nothing any more; what it said before is still delivered to the client.
-    private enum Deafness { case none, ended, reset }
+    private enum Deafness: Equatable {
+        case none
+        /// It has ended in order and only takes no more.
+        case ended
+        /// It is gone: a reset, or the kernel has given it up. That ends all, once the client has what it said before.
+        case reset(Errno)
+
+        /// EPIPE is the kernel's word for a reset that comes after the peer's end.
+        init(_ error: Errno) { self = error == .brokenPipe ? .ended : .reset(error) }
+    }
     private var deafness = Deafness.none
     private let inactivityMilliseconds: Int?
     /// When the remote last said something, in milliseconds.
@@ -673,9 +684,13 @@ struct Relaying: ~Copyable {
         switch event {
         case .ready(.client, let readiness):
             client.note(readiness)
+            // While the remote takes nothing nobody reads here, so the error is asked for.
+            if readiness.contains(.error), client.takeError() != nil { return clientFailed() }
             return run(&facts, &around)
         case .ready(.remote, let readiness), .ready(.racer, let readiness):
             remote.note(readiness)
+            // After this the kernel still gives what came before, and then an end.
+            if readiness.contains(.error), let error = remote.takeError() { deafness = Deafness(error) }
             return run(&facts, &around)
         case .resume: return run(&facts, &around)
         case .deadline:
@@ -712,18 +727,15 @@ struct Relaying: ~Copyable {
         }
         switch upward {
         case .sourceFailed: return clientFailed()
-        case .targetFailed(let error):
-            // A reset ends all, once the client has what the remote said before. Anything else means that the remote
-            // has ended in order and only takes no more.
-            deafness = error == .connectionReset ? .reset : .ended
+        case .targetFailed(let error): deafness = Deafness(error)
         case .waiting, .moreToDo, .finished: break
         }
-        if downward == .finished, upward == .finished { return .closed(.done) }
-        if deafness == .reset, !toClient.holdsBytes {
-            return remoteFailed(.reset, "\(Errno.connectionReset)", .connectionReset, byReset: true, &facts, &around)
-        }
-        if downward == .finished, deafness == .ended {
-            return Finishing.end(client, nil, .done, &facts, &around)
+        if downward == .finished {
+            switch deafness {
+            case .reset(let error): return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
+            case .ended: return Finishing.end(client, nil, .done, &facts, &around)
+            case .none: if upward == .finished { return .closed(.done) }
+            }
         }
         if downward == .finished, !endPassedToClient {
             endPassedToClient = true
@@ -867,7 +879,10 @@ struct Finishing: ~Copyable {
             }
             try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
         } catch {
-            return .closed(stage == .lingering ? reason : .clientReset)
+            if stage == .lingering { return .closed(reason) }
+            // What is left of a promised answer must not look like its end.
+            client.resetOnClose()
+            return .closed(.clientReset)
         }
         return .finishing(self)
     }

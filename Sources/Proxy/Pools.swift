@@ -81,10 +81,11 @@ import SystemPackage
     let scratch: UnsafeMutableRawBufferPointer
 
     private var idlePipes: [(read: Int32, write: Int32)] = []
-    /// Pipes that exist, lent or idle.
-    private(set) var pipeCount = 0
+    private let lent = LentCount()
     /// Pipes that are lent now.
-    var pipesLent: Int { pipeCount - idlePipes.count }
+    var pipesLent: Int { lent.count }
+    /// Pipes that exist, lent or idle.
+    private var pipeCount: Int { lent.count + idlePipes.count }
     /// Set when the kernel gave a pipe too small to be worth it: flows copy from then on.
     private var pipesAreScarce = false
     private let pipesMax: Int
@@ -106,7 +107,7 @@ import SystemPackage
 
     /// A pipe for one flow; nil when the reserve is lent out or the kernel gives none worth having: the flow copies.
     mutating func lendPipe() -> LentPipe? {
-        if let pipe = idlePipes.popLast() { return LentPipe(read: pipe.read, write: pipe.write) }
+        if let pipe = idlePipes.popLast() { return LentPipe(read: pipe.read, write: pipe.write, lent) }
         guard pipeCount < pipesMax, !pipesAreScarce else { return nil }
         do throws(Errno) {
             let pipe = try Pipe(wantedSize: Limits.pipeBytes)
@@ -114,8 +115,8 @@ import SystemPackage
                 pipesAreScarce = pipeCount == 0
                 return nil
             }
-            pipeCount += 1
-            return LentPipe(pipe)
+            let ends = pipe.release()
+            return LentPipe(read: ends.read, write: ends.write, lent)
         } catch {
             return nil
         }
@@ -123,28 +124,37 @@ import SystemPackage
 
     /// Takes a pipe back. One that still holds bytes is closed: they belong to nobody now.
     mutating func giveBack(_ pipe: consuming LentPipe) {
-        if pipe.count > 0 {
-            pipeCount -= 1
-            return
-        }
+        if pipe.count > 0 { return }
         idlePipes.append(pipe.release())
     }
+}
+
+/// How many pipes are lent: a connection drops its pipe without a word to the pools.
+private final class LentCount {
+    var count = 0
+}
+
+/// Counts for as long as it lives.
+private struct Loan: ~Copyable {
+    private let lent: LentCount
+    init(_ lent: LentCount) {
+        self.lent = lent
+        lent.count += 1
+    }
+    deinit { lent.count -= 1 }
 }
 
 /// A pipe on loan, and how many bytes are in it.
 struct LentPipe: ~Copyable {
     private let readEnd: Descriptor
     private let writeEnd: Descriptor
+    private let loan: Loan
     var count = 0
 
-    init(read: Int32, write: Int32) {
+    fileprivate init(read: Int32, write: Int32, _ lent: LentCount) {
         readEnd = Descriptor(owning: read)
         writeEnd = Descriptor(owning: write)
-    }
-
-    init(_ pipe: consuming Pipe) {
-        let ends = pipe.release()
-        self.init(read: ends.read, write: ends.write)
+        loan = Loan(lent)
     }
 
     var read: Int32 { readEnd.raw }

@@ -83,7 +83,8 @@ import SystemPackage
         switch result {
         case .moved(let moved): if moved < count && !peerEnded { mayRead = false }
         case .wouldBlock: mayRead = false
-        case .endOfStream: (mayRead, hasEnded) = (false, true)
+        // The next phase may have to read it again, and the kernel does not report it twice.
+        case .endOfStream: (peerEnded, hasEnded) = (true, true)
         }
         return result
     }
@@ -130,7 +131,7 @@ import SystemPackage
         switch result {
         case .moved(let moved): pipe.count += moved
         case .wouldBlock: mayRead = false
-        case .endOfStream: (mayRead, hasEnded) = (false, true)
+        case .endOfStream: (peerEnded, hasEnded) = (true, true)
         }
         return result
     }

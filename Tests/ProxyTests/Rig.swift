@@ -71,6 +71,8 @@ final class Rig {
     var deadline: Int64? { connections[slot].phase.deadline }
     var failure: ErrorQuestion.Failure? { connections[slot].phase.failure?.kind }
 
+    var pipesLent: Int { around.pools.pipesLent }
+
     func handle(_ event: ConnectionEvent) -> Effects { connections[slot].handle(event, &around) }
     func dropConnection() { _ = connections.remove(slot) }
     func pass(milliseconds: Int64) { around.nowMicroseconds += milliseconds * 1000 }
@@ -108,6 +110,23 @@ final class Rig {
 
     func clientSends(_ text: String) { write(clientRaw, text) }
     func clientEnds() { end(clientRaw) }
+    /// The client is gone at once, and what it has not read is lost (over TCP).
+    func clientResets() {
+        Socket.resetOnClose(clientRaw)
+        client = nil
+    }
+    /// Sends and lets the connection move bytes until nobody takes any more.
+    func clientFills() {
+        let chunk = String(repeating: "z", count: 262_144)
+        var quiet = 0
+        while quiet < 3 {
+            let before = facts.bytesToRemote
+            clientSends(chunk)
+            var effects = handle(.ready(.client, .readable))
+            while effects.moreToDo { effects = handle(.resume) }
+            quiet = facts.bytesToRemote == before ? quiet + 1 : 0
+        }
+    }
     func clientReads() -> String { read(clientRaw) }
     func write(_ raw: Int32, _ text: String) {
         var text = text

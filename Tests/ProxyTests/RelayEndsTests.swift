@@ -1,0 +1,135 @@
+// Ends and resets that come at an awkward moment: beside bytes, under back-pressure, before the reactor tells of them.
+
+import Addressing
+import Config
+import Control
+import Glibc
+import Linux
+import Reactor
+import RouterProtocol
+import SystemPackage
+import Testing
+
+@testable import Proxy
+
+@Suite struct RelayEndsTests {
+    /// Brings a connection to its relay; the remote's end comes back.
+    private func relay(_ rig: Rig) throws -> Descriptor {
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        let remote = try rig.acceptRemote()
+        #expect(rig.read(remote.raw) == "x")
+        return remote
+    }
+
+    @Test("a client's end that was read before the verdict still reaches the remote")
+    func endReadWhileRouting() throws {
+        let rig = try Rig()
+        rig.clientSends("request")
+        rig.clientEnds()
+        #expect(rig.handle(.ready(.client, [.readable, .peerEnded])).asking == .question)
+        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        let remote = try rig.acceptRemote()
+        #expect(rig.read(remote.raw) == "request")
+        #expect(rig.readsEnd(remote.raw))
+        rig.write(remote.raw, "answer")
+        rig.end(remote.raw)
+        _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
+        #expect(rig.clientReads() == "answer")
+        #expect(rig.closeReason == .done)
+    }
+
+    @Test("a connection that ends with bytes in a pipe gives the pipe's place back")
+    func pipesComeBack() throws {
+        let rig = try Rig(overTCP: true)
+        let remote = try relay(rig)
+        defer { withExtendedLifetime(remote.raw) {} }
+        rig.clientFills()
+        #expect(rig.pipesLent == 1)
+        _ = rig.handle(.stop)
+        rig.dropConnection()
+        #expect(rig.pipesLent == 0)
+    }
+
+    @Test("a client's reset is noticed while the remote takes nothing")
+    func resetUnderBackPressure() throws {
+        let rig = try Rig(overTCP: true)
+        let remote = try relay(rig)
+        defer { withExtendedLifetime(remote.raw) {} }
+        rig.clientFills()
+        rig.clientResets()
+        _ = rig.handle(.ready(.client, [.readable, .peerEnded, .hangUp, .error]))
+        #expect(rig.closeReason == .clientReset)
+    }
+
+    @Test("a remote that has ended and then resets does not hold a silent client's connection")
+    func resetAfterEnd() throws {
+        let rig = try Rig()
+        var remote: Descriptor? = try relay(rig)
+        let raw = remote?.raw ?? -1
+        rig.write(raw, "answer")
+        rig.end(raw)
+        _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
+        Socket.resetOnClose(raw)
+        remote = nil
+        _ = rig.handle(.ready(.remote, [.readable, .writable, .peerEnded, .hangUp, .error]))
+        #expect(rig.clientReads() == "answer")
+        #expect(rig.reason == .done)
+    }
+
+    @Test("what a remote said before its reset reaches the client, also when a write found the reset first")
+    func bytesBeforeReset() throws {
+        let rig = try Rig(overTCP: true)
+        var remote: Descriptor? = try relay(rig)
+        let raw = remote?.raw ?? -1
+        rig.write(raw, "half an ans")
+        Socket.resetOnClose(raw)
+        remote = nil
+        rig.clientSends("more")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.ready(.remote, [.readable, .writable, .peerEnded, .hangUp]))
+        #expect(rig.closeReason == .remoteReset)
+        rig.dropConnection()
+        #expect(rig.clientReads() == "half an ans")
+        #expect(rig.clientError == .connectionReset)
+    }
+
+    @Test("a client that does not take a reply costs no wake-up, however often it was asked about")
+    func blockedReply() throws {
+        let rig = try Rig()
+        for _ in 0..<Limits.quickQuestionsMax {
+            rig.clientSends("x")
+            _ = rig.handle(.ready(.client, .readable))
+            _ = rig.handle(.verdict(.undecided(waitFor: nil)))
+        }
+        rig.clientSends("x")
+        rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
+        _ = rig.handle(.ready(.client, .readable))
+        let reply = [UInt8](repeating: 1, count: 4_194_304)
+        _ = rig.handle(.verdict(.exchange(Exchange(reply: reply, consume: 0))))
+        rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
+        _ = rig.handle(.deadline)
+        #expect((rig.deadline ?? 0) > rig.now + 1000)
+    }
+}
+
+@Suite struct AcceptorTests {
+    @Test("a closed acceptor wants no wake-up, though its pause was not over")
+    func closedWhilePaused() throws {
+        // Bound and not listening: accept fails for good.
+        let socket = try Socket.open(family: AF_INET)
+        try Socket.bind(socket, to: .ipv4(.loopback, port: 0))
+        let listener = try WorkerListener(
+            InheritedListener(descriptor: socket.release(), bind: .ipv4(.loopback, port: 1)))
+        var acceptor = Acceptor([listener], workers: 1)
+        let poller = try Poller()
+        switch acceptor.take(0, now: 1000) {
+        case .failed: break
+        default: Issue.record("accepted")
+        }
+        #expect(acceptor.deadline != nil)
+        acceptor.close(poller)
+        #expect(acceptor.deadline == nil)
+    }
+}
