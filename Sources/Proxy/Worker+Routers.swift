@@ -187,7 +187,7 @@ extension Worker {
         _ = links.remove(slot)
     }
 
-    private func linkSlot(_ id: RouterID) -> UInt32? { linkSlots.first { $0.id == id }?.slot }
+    func linkSlot(_ id: RouterID) -> UInt32? { linkSlots.first { $0.id == id }?.slot }
 
     private func connectionID(_ token: Token) -> String {
         connections.holds(token.slot, generation: token.generation) ? id(connections[token.slot].facts) : ""
@@ -315,6 +315,7 @@ extension Worker {
             links[slot].unreadableLines = 0
             links[slot].abilities = answer
             links[slot].isGreeted = true
+            wantsClosed = answer.methods.contains(.closed)
             around.wantedEvents = answer.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
             let methods = answer.methods
             routers.greeted(

@@ -51,6 +51,8 @@ final class Worker {
     /// Links that have lines to write at the end of the round.
     var unflushed: [UInt32] = []
     var generation: UInt64
+    /// The router that decides wants to hear of ends.
+    var wantsClosed = false
     /// The number of the reload command that is under way.
     var reloadNumber: UInt32?
     var resolver: Resolver
@@ -289,6 +291,7 @@ final class Worker {
         scoreboard.add(.closed)
         scoreboard.add(.bytesToRemote, facts.bytesToRemote)
         scoreboard.add(.bytesToClient, facts.bytesToClient)
+        tellClosed(facts, reason)
         guard accessLog != nil else { return }
         accessLog?.append(
             AccessRecord(
@@ -299,6 +302,18 @@ final class Worker {
                 durationMicroseconds: UInt64(clamping: around.nowMicroseconds - facts.acceptedAt),
                 bytesToRemote: facts.bytesToRemote, bytesToClient: facts.bytesToClient, reason: reason.rawValue,
                 note: facts.note))
+    }
+
+    /// Tells the router that decides about the end of a connection, if it wants to know and reads.
+    private func tellClosed(_ facts: Facts, _ reason: CloseReason) {
+        guard wantsClosed, let holder = routers.seat.holder, let slot = linkSlot(holder), !links[slot].isBlocked
+        else { return }
+        let notice = Notice.closed(
+            connection: id(facts), bytesToRemote: facts.bytesToRemote, bytesToClient: facts.bytesToClient,
+            durationMilliseconds: UInt64(clamping: (around.nowMicroseconds - facts.acceptedAt) / 1000),
+            reason: reason.rawValue)
+        links[slot].write { notice.append(to: &$0) }
+        unflushed.append(slot)
     }
 
     /// The id that routers and logs know a connection by: unique for the life of the arbiter.

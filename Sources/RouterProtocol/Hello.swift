@@ -105,6 +105,7 @@ public struct HelloAnswer: Equatable, Sendable {
         public static let cancel = Methods(rawValue: 4)
         public static let shutdown = Methods(rawValue: 8)
         public static let taken = Methods(rawValue: 16)
+        public static let closed = Methods(rawValue: 32)
 
         /// Other names belong to later versions and mean nothing here.
         init(named name: String) {
@@ -114,6 +115,7 @@ public struct HelloAnswer: Equatable, Sendable {
             case "cancel": self = .cancel
             case "shutdown": self = .shutdown
             case "taken": self = .taken
+            case "closed": self = .closed
             default: self = []
             }
         }

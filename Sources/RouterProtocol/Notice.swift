@@ -8,6 +8,9 @@ public enum Notice: Equatable, Sendable {
     case shutdown
     /// The descriptor named in the answer to this question is in tproxy's hands, or could not be taken: close your copy.
     case taken(id: UInt64)
+    /// A connection has ended: what the sockets took each way, how long it lived, and its close reason.
+    case closed(
+        connection: String, bytesToRemote: UInt64, bytesToClient: UInt64, durationMilliseconds: UInt64, reason: String)
 
     /// Appends the line, newline included.
     public func append(to line: inout [UInt8]) {
@@ -23,6 +26,18 @@ public enum Notice: Equatable, Sendable {
         case .taken(let id):
             line.append("{\"jsonrpc\":\"2.0\",\"method\":\"taken\",\"params\":{\"id\":")
             line.append(json: id)
+            line.append("}}\n")
+        case .closed(let connection, let toRemote, let toClient, let milliseconds, let reason):
+            line.append("{\"jsonrpc\":\"2.0\",\"method\":\"closed\",\"params\":{\"connection\":")
+            line.append(json: connection)
+            line.append(",\"bytes_to_remote\":")
+            line.append(json: toRemote)
+            line.append(",\"bytes_to_client\":")
+            line.append(json: toClient)
+            line.append(",\"duration_ms\":")
+            line.append(json: milliseconds)
+            line.append(",\"reason\":")
+            line.append(json: reason)
             line.append("}}\n")
         }
     }

@@ -21,6 +21,12 @@ enum Written {
                 .append(to: &line)
         case "shutdown": Notice.shutdown.append(to: &line)
         case "taken": try Notice.taken(id: UInt64(integer(params["id"]))).append(to: &line)
+        case "closed":
+            try Notice.closed(
+                connection: text(params["connection"]), bytesToRemote: UInt64(integer(params["bytes_to_remote"])),
+                bytesToClient: UInt64(integer(params["bytes_to_client"])),
+                durationMilliseconds: UInt64(integer(params["duration_ms"])), reason: text(params["reason"])
+            ).append(to: &line)
         default: return nil
         }
         return line
