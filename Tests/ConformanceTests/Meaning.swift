@@ -92,7 +92,8 @@ extension HelloAnswer {
     func meaning() -> JSONValue {
         guard !isBare else { return .object(["bare": .boolean(true)]) }
         let names: [(Methods, String)] = [
-            (.cancel, "cancel"), (.closed, "closed"), (.proxy, "proxy"), (.proxyError, "proxy_error"), (.shutdown, "shutdown"),
+            (.cancel, "cancel"), (.closed, "closed"), (.proxy, "proxy"), (.proxyError, "proxy_error"),
+            (.shutdown, "shutdown"),
             (.taken, "taken"),
         ]
         var members = Members()
