@@ -42,6 +42,8 @@ struct Connection: ~Copyable {
     var facts: Facts
     /// Names the open question to `Routers`.
     var question: QuestionToken?
+    /// Its share of this turn was used up, and `.resume` will come.
+    var waitsForTurn = false
 
     init(client: consuming Transport, _ facts: Facts, _ around: borrowing Surroundings) {
         self.facts = facts
@@ -553,6 +555,8 @@ struct Dialing: ~Copyable {
     ) -> Phase {
         let remote = verdict.remotes[nextRemote - 1]
         let message = "connect to \(remote): \(why)"
+        // Failover may go round often; a question's line tells of as many as one verdict can name.
+        if tried.count == Limits.remotesMax { tried.removeFirst() }
         tried.append(.init(remote: remote, failure: kind, message: message))
         dialer = nil
         if nextRemote < verdict.remotes.count { return dialNext(&facts, &around) }

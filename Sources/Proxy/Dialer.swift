@@ -87,7 +87,10 @@ struct Dialer: ~Copyable {
             do throws(Errno) {
                 let descriptor = try Socket.open(family: address.family)
                 if let source { try Socket.bind(descriptor, to: source) }
-                if address.family != SocketAddress.unnamed.family { Socket.sendAtOnce(descriptor.raw) }
+                if address.family != SocketAddress.unnamed.family {
+                    Socket.sendAtOnce(descriptor.raw)
+                    Socket.keepAlive(descriptor.raw)
+                }
                 let connecting = try Socket.connect(descriptor, to: address)
                 if connecting == .queueFull {
                     // A Unix listener has no queue to wait in: try again shortly, until the deadline.
@@ -159,7 +162,9 @@ struct Dialer: ~Copyable {
                 port == wantedPort && (host == wanted || wanted == .any || host == .any && Socket.isLocal(address))
             case (.ipv4(let host, let port), .ipv6(let wanted, let wantedPort)):
                 port == wantedPort
-                    && (wanted.mappedIPv4.map { $0 == host || host == .any && Socket.isLocal(address) } ?? false)
+                    && (wanted.mappedIPv4.map {
+                        $0 == host || $0 == .any || host == .any && Socket.isLocal(address)
+                    } ?? false)
             default: false
             }
         }

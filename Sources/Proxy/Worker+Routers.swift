@@ -38,7 +38,13 @@ extension Worker {
 
     // MARK: - What Routers decides
 
-    func performRouterActions() {
+    /// Does what `Routers` decides and writes what came of it. A router that reads again may be asked more at once:
+    /// nothing else would bring us back for that.
+    func serveRouters() {
+        repeat { performRouterActions() } while flushRouters()
+    }
+
+    private func performRouterActions() {
         while let action = routers.nextAction(now: now) {
             switch action {
             case .spawn(let id, .process, let generation): spawn(id, generation)
@@ -152,28 +158,33 @@ extension Worker {
         unflushed.append(slot)
     }
 
-    /// One write for all lines of the round.
-    func flushRouters() {
-        guard !unflushed.isEmpty else { return }
-        let slots = unflushed
+    /// One write for all lines of the round. True when a router has begun to read again.
+    private func flushRouters() -> Bool {
+        var readsAgain = false
+        for slot in unflushed where links.isTaken(slot) && links[slot].hasOutgoing {
+            if flush(slot) { readsAgain = true }
+        }
         unflushed.removeAll(keepingCapacity: true)
-        for slot in slots where links.isTaken(slot) && links[slot].hasOutgoing { flush(slot) }
+        return readsAgain
     }
 
-    private func flush(_ slot: UInt32) {
+    /// Writes what is outgoing. True when that was blocked before and is not any more.
+    @discardableResult
+    private func flush(_ slot: UInt32) -> Bool {
         let id = links[slot].id
         let wasBlocked = links[slot].isBlocked
         do throws(Errno) {
             try links[slot].flush()
         } catch {
             // Its answers, if there are any, are read before its end is.
-            return
+            return false
         }
-        guard links[slot].isBlocked != wasBlocked else { return }
+        guard links[slot].isBlocked != wasBlocked else { return false }
         let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
         try? around.poller.modify(
             links[slot].socketNumber, links[slot].isBlocked ? [.readable, .writable] : .readable, token)
         routers.blocked(id, links[slot].isBlocked, now: now)
+        return wasBlocked
     }
 
     private func release(_ id: RouterID) {

@@ -58,6 +58,8 @@ final class Worker {
     var resolver: Resolver
     var accessLog: AccessLog?
     private var unfinished: [Token] = []
+    /// Those whose next turn it is.
+    private var resuming: [Token] = []
     private var due: [UInt32] = []
     private var connectionSerial: UInt64 = 0
     private var nextHeartbeat: Int64 = 0
@@ -118,8 +120,7 @@ final class Worker {
     /// Serves until it is told to end; returns the exit status.
     func run() throws(Errno) -> Int32 {
         routers.start(now: now)
-        performRouterActions()
-        flushRouters()
+        serveRouters()
         while true {
             let count = try around.poller.wait(timeoutMilliseconds: timeout())
             around.nowMicroseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
@@ -127,8 +128,7 @@ final class Worker {
             resume()
             expire()
             routers.advance(now: now)
-            performRouterActions()
-            flushRouters()
+            serveRouters()
             accessLog?.flush()
             try changeStage()
             if case .ended(let status) = stage { return status }
@@ -172,9 +172,12 @@ final class Worker {
     /// The next turn of those whose share was used up.
     private func resume() {
         guard !unfinished.isEmpty else { return }
-        let tokens = unfinished
-        unfinished.removeAll(keepingCapacity: true)
-        for token in tokens { deliver(token, .resume) }
+        swap(&unfinished, &resuming)
+        for token in resuming where connections.holds(token.slot, generation: token.generation) {
+            connections[token.slot].waitsForTurn = false
+            handle(token.slot, .resume)
+        }
+        resuming.removeAll(keepingCapacity: true)
     }
 
     private func expire() {
@@ -257,9 +260,14 @@ final class Worker {
             close(slot, reason)
             return
         }
-        if let name = effects.lookUp { lookUp(name, slot) }
-        if effects.moreToDo { unfinished.append(connections[slot].facts.token) }
+        // Once in the queue, however many of the round's events left something to do.
+        if effects.moreToDo, !connections[slot].waitsForTurn {
+            connections[slot].waitsForTurn = true
+            unfinished.append(connections[slot].facts.token)
+        }
         timers.set(slot, deadline: connections[slot].phase.deadline)
+        // Last: a look-up that is refused may be the connection's end.
+        if let name = effects.lookUp { lookUp(name, slot) }
     }
 
     private func ask(_ slot: UInt32, _ kind: QuestionKind) {
@@ -270,6 +278,8 @@ final class Worker {
                 return handle(slot, .routerFailed(.overloaded))
             }
         }
+        // One question a connection: an event that gives one up and asks the next says only the latter.
+        withdraw(slot)
         switch routers.ask(asker, kind, now: now) {
         case .accepted(let question): connections[slot].question = question
         case .refused(let failure): handle(slot, .routerFailed(CloseReason(failure)))
@@ -332,16 +342,24 @@ final class Worker {
 
     private func lookUp(_ name: String, _ slot: UInt32) {
         let deadline = connections[slot].phase.deadline ?? .max
-        let requester = connections[slot].facts.token.bits
+        let requester = lookUpToken(connections[slot].facts).bits
         if case .refused(let failure) = resolver.start(name, requester: requester, deadline: deadline) {
             handle(slot, .namesFailed("\(failure)"))
         }
     }
 
+    /// Names a connection and which of its remotes the answer is for: that of a remote already given up comes late, and
+    /// its addresses must not be taken for those of the next one.
+    private func lookUpToken(_ facts: Facts) -> Token {
+        facts.token.with(kind: UInt8(truncatingIfNeeded: facts.attempts))
+    }
+
     private func takeAddresses() {
         for (requester, result) in resolver.collect() {
             let token = Token(bits: requester)
-            guard connections.holds(token.slot, generation: token.generation) else { continue }
+            guard connections.holds(token.slot, generation: token.generation),
+                lookUpToken(connections[token.slot].facts) == token
+            else { continue }
             switch result {
             case .success(let addresses):
                 let port = connections[token.slot].facts.remote?.port ?? 0
@@ -436,8 +454,7 @@ final class Worker {
     private func leave() {
         routers.drain(now: now)
         stage = .leaving(deadline: now + Int64(Limits.killAfterMilliseconds))
-        performRouterActions()
-        flushRouters()
+        serveRouters()
     }
 
     /// Goes on to what the state of things allows.

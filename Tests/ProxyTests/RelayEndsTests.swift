@@ -95,6 +95,18 @@ import Testing
         #expect(rig.clientError == .connectionReset)
     }
 
+    @Test("failover in a circle does not make the question about it longer and longer")
+    func attemptsBounded() throws {
+        let rig = try Rig()
+        let verdict = RemoteVerdict(remotes: Array(repeating: try Rig.deadEndpoint(), count: Limits.remotesMax))
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.remote(verdict)))
+        #expect(rig.attempts == Limits.remotesMax)
+        _ = rig.handle(.errorAnswer(.remote(verdict)))
+        #expect(rig.attempts == Limits.remotesMax)
+    }
+
     @Test("a client that does not take a reply costs no wake-up, however often it was asked about")
     func blockedReply() throws {
         let rig = try Rig()
@@ -111,6 +123,20 @@ import Testing
         rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
         _ = rig.handle(.deadline)
         #expect((rig.deadline ?? 0) > rig.now + 1000)
+    }
+}
+
+@Suite struct OwnAddressTests {
+    @Test(
+        "our own listener is known by every address that leads to it",
+        arguments: [
+            ("127.0.0.1:5000", true), ("0.0.0.0:5000", true), ("[::ffff:127.0.0.1]:5000", true),
+            ("[::ffff:0.0.0.0]:5000", true), ("127.0.0.1:5001", false), ("127.0.0.2:5000", false),
+        ])
+    func loops(remote: String, isOurs: Bool) throws {
+        let endpoint = try #require(Endpoint(remote))
+        let address = try #require(SocketAddress(endpoint))
+        #expect(Dialer.isOurs(address, [.ipv4(.loopback, port: 5000)]) == isOurs)
     }
 }
 

@@ -71,6 +71,7 @@ final class Rig {
     var deadline: Int64? { connections[slot].phase.deadline }
     var failure: ErrorQuestion.Failure? { connections[slot].phase.failure?.kind }
 
+    var attempts: Int? { connections[slot].phase.failure?.attempts.count }
     var pipesLent: Int { around.pools.pipesLent }
 
     func handle(_ event: ConnectionEvent) -> Effects { connections[slot].handle(event, &around) }
