@@ -21,8 +21,13 @@ struct WorkerListener {
     /// Describes an inherited listener. The C function is `getsockname`.
     init(_ inherited: InheritedListener) throws(Errno) {
         raw = inherited.descriptor
-        name = inherited.name
         address = try Socket.localAddress(raw)
+        // Port 0 let the kernel choose: what it chose is the better name.
+        switch (inherited.bind, address) {
+        case (.ipv4(let host, port: 0), .ipv4(_, let port)): name = "\(BindAddress.ipv4(host, port: port))"
+        case (.ipv6(let host, port: 0), .ipv6(_, let port)): name = "\(BindAddress.ipv6(host, port: port))"
+        default: name = inherited.name
+        }
         switch address {
         case .ipv4(.any, _), .ipv6(.any, _), .unix, .unnamed: local = nil
         case .ipv4, .ipv6: local = address.endpoint
