@@ -56,11 +56,12 @@ let package = Package(
             name: "Reactor",
             dependencies: ["CLinux", "Linux", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: safe),
+        .target(name: "TLS", swiftSettings: safe),
         // Level 3
         .target(
             name: "Proxy",
             dependencies: [
-                "Addressing", "CLinux", "Linux", "RouterProtocol", "Config", "Control", "Logs", "Reactor",
+                "Addressing", "CLinux", "Linux", "RouterProtocol", "Config", "Control", "Logs", "Reactor", "TLS",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
@@ -99,9 +100,10 @@ let package = Package(
             ],
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
+        .testTarget(name: "TLSTests", dependencies: ["TLS"], swiftSettings: common),
         .testTarget(
             name: "ProxyTests",
-            dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor"],
+            dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor", "TLS"],
             swiftSettings: common),
         .testTarget(
             name: "SupervisorTests",
