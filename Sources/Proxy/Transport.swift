@@ -171,8 +171,8 @@ import SystemPackage
     mutating func takeError() -> Errno? { Socket.pendingError(raw) }
 
     private mutating func established() {
+        // What has arrived by now was reported, or will be when the socket is first watched: no read to find out.
         isConnecting = false
-        mayRead = true
         // Connected before it was ever watched: then only a write that blocks makes writability of interest.
         if watched.isEmpty { hasBlocked = false }
     }
