@@ -94,7 +94,9 @@ public struct Inheritance: Equatable, Sendable {
         title: String, control: borrowing Descriptor, scoreboard: borrowing Descriptor, listeners: [Int32]
     ) throws(Errno) -> Int32 {
         let document = try SharedMemory.file(name: "tproxy-inheritance", holding: encoded())
-        let environment = Process.environment().filter { !$0.hasPrefix(Self.environmentName + "=") }
+        let environment = Spawn.workerEnvironment(Process.environment()).filter {
+            !$0.hasPrefix(Self.environmentName + "=")
+        }
         return try Spawn.worker(
             arguments: [Self.padded(title)],
             environment: environment + ["\(Self.environmentName)=\(Self.documentDescriptor)"],

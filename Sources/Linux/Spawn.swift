@@ -75,13 +75,28 @@ public enum Spawn {
     /// What a router gets of our environment: all but what is meant for tproxy or for the service manager's direct
     /// child, and PYTHONUNBUFFERED=1, without which a Python router's answers stay in its buffer.
     public static func routerEnvironment(_ ours: [String]) -> [String] {
-        let kept = ours.filter { entry in
+        let kept = withoutServiceManager(ours).filter { entry in
             let name = entry.prefix { $0 != "=" }
-            return
-                !(name.hasPrefix("TPROXY_") || name.hasPrefix("LISTEN_") || name == "NOTIFY_SOCKET"
-                || name.hasPrefix("WATCHDOG_") || name == "PYTHONUNBUFFERED")
+            return !(name.hasPrefix("TPROXY_") || name == "PYTHONUNBUFFERED" || entry == noBacktrace)
         }
         return kept + ["PYTHONUNBUFFERED=1"]
+    }
+
+    /// What a worker gets of our environment. A backtrace shows registers and memory, which may hold keys, and the log
+    /// tells of what it died: so none, unless somebody asked for it.
+    public static func workerEnvironment(_ ours: [String]) -> [String] {
+        let kept = withoutServiceManager(ours)
+        return kept.contains { $0.hasPrefix("SWIFT_BACKTRACE=") } ? kept : kept + [noBacktrace]
+    }
+
+    private static let noBacktrace = "SWIFT_BACKTRACE=enable=no"
+
+    /// The environment without what a service manager has told its direct child and nobody else.
+    private static func withoutServiceManager(_ ours: [String]) -> [String] {
+        ours.filter { entry in
+            let name = entry.prefix { $0 != "=" }
+            return !(name.hasPrefix("LISTEN_") || name == "NOTIFY_SOCKET" || name.hasPrefix("WATCHDOG_"))
+        }
     }
 
     /// Lends the strings to C for the time of a call.

@@ -88,9 +88,11 @@ extension Routers {
     }
 
     /// HUP: starts a new generation, which takes over when it has answered `hello`. Answered by `reloaded` or `reloadFailed`;
-    /// reloads asked for while one is under way are answered together by the next one.
-    mutating func reload(now: Int64) {
+    /// reloads asked for while one is under way are answered together by the next one. `generation` is the new one's
+    /// number, if it is higher than ours; without it we count on.
+    mutating func reload(generation wanted: Int? = nil, now: Int64) {
         guard phase == .running else { return }
+        if let wanted { wantedGeneration = wanted }
         guard seat.coming == nil, lives.count < limits.livesMax, wasReady else {
             seat.reloadAgain = true
             return
@@ -98,7 +100,7 @@ extension Routers {
         seat.reloadAgain = false
         seat.isReload = true
         seat.restartAt = nil
-        generation += 1
+        generation = max(generation + 1, wantedGeneration)
         spawn(now)
     }
 
@@ -241,15 +243,16 @@ extension Routers {
     private mutating func failStart(_ router: RouterID, _ end: RouterEnd, _ now: Int64) {
         seat.coming = nil
         seat.failures += 1
-        actions.append(.note(.failedToStart(router, end)))
         finish(router, end, now)
         if !wasReady, phase == .running {
+            // Whoever is told of this says why: no note.
             phase = .ended
             seat.reloadAgain = false
             while let slot = questions.first(of: waiting) { failWaiting(slot) }
             actions.append(.bootFailed(end))
             return
         }
+        actions.append(.note(.failedToStart(router, end)))
         if seat.isReload {
             seat.isReload = false
             actions.append(.reloadFailed(end))

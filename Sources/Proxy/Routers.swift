@@ -50,13 +50,17 @@ struct Routers: ~Copyable {
     var lives: ContiguousArray<RouterLife> = []
     var seat = RouterSeat()
     var lastRouter: UInt64 = 0
-    var generation = 1
+    var generation: Int
+    /// What the last reload asked for.
+    var wantedGeneration = 0
     /// A router has answered `hello` at least once.
     var wasReady = false
     var actions = Deque<RouterAction>()
 
-    init(limits: RouterLimits) {
+    /// `generation` is that of the first router: a worker that is started after a reload begins with a later one.
+    init(limits: RouterLimits, generation: Int = 1) {
         self.limits = limits
+        self.generation = generation
         waiting = questions.makeList()
         replaying = questions.makeList()
         failed = questions.makeList()

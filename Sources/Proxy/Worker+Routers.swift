@@ -72,7 +72,7 @@ extension Worker {
                 scoreboard[.state] = WorkerState.serving.rawValue
                 control.send(.ready)
             case .bootFailed(let end):
-                log.error("the router \(settings.router.text) did not come up: it \(end)")
+                // The arbiter says it.
                 control.send(.bootFailed("the router \(settings.router.text) \(end)"))
                 stage = .ended(status: WorkerProcess.bootFailureStatus)
             case .reloaded:
@@ -106,7 +106,6 @@ extension Worker {
             }
             greet(slot, generation)
         } catch {
-            log.error("the router \(settings.router.text) could not be started: \(error)")
             routers.died(id, .spawnFailed(error.rawValue), now: now)
         }
     }

@@ -59,7 +59,18 @@ enum Role {
     }
 
     private static func say(_ text: String, to descriptor: Int32) {
-        let line = Array((text.hasSuffix("\n") ? text : text + "\n").utf8)
-        _ = write(descriptor, line, line.count)
+        var rest = Array((text.hasSuffix("\n") ? text : text + "\n").utf8)[...]
+        while !rest.isEmpty {
+            let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+            if count > 0 {
+                rest = rest.dropFirst(count)
+            } else if count == 0 || (errno != EINTR && errno != EAGAIN) {
+                return
+            } else {
+                // The descriptor is shared, and somebody may have made it non-blocking.
+                var room = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+                _ = poll(&room, 1, -1)
+            }
+        }
     }
 }

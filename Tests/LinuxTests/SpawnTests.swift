@@ -141,6 +141,18 @@ struct SpawnTests {
     }
 }
 
+@Suite("What workers get of the environment")
+struct WorkerEnvironmentTests {
+    @Test("all but what the service manager told its child; and no backtraces, unless somebody wants them")
+    func environment() {
+        let ours = ["PATH=/bin", "LISTEN_FDS=2", "NOTIFY_SOCKET=/x", "WATCHDOG_PID=1", "TPROXY_BIND=1"]
+        #expect(Spawn.workerEnvironment(ours) == ["PATH=/bin", "TPROXY_BIND=1", "SWIFT_BACKTRACE=enable=no"])
+        #expect(Spawn.workerEnvironment(["SWIFT_BACKTRACE=enable=yes"]) == ["SWIFT_BACKTRACE=enable=yes"])
+        let inherited = Spawn.workerEnvironment(["HOME=/"])
+        #expect(Spawn.routerEnvironment(inherited) == ["HOME=/", "PYTHONUNBUFFERED=1"])
+    }
+}
+
 @Suite("Processes, signals and the clock")
 struct ProcessTests {
     @Test("how a child ended reads as a sentence's end")

@@ -298,6 +298,24 @@ struct RoutersReloadTests {
             desk.take() == [spawn(3, generation: 3), .reloaded(generation: 3), .shutdown(r(1), told: false)])
     }
 
+    @Test("generations are the arbiter's: a late worker begins with a later one, and a reload may skip some")
+    func generations() {
+        let desk = Desk(generation: 4)
+        desk.routers.start(now: desk.now)
+        #expect(desk.take() == [spawn(1, generation: 4)])
+        desk.routers.greeted(r(1), RouterAbilities(), now: desk.now)
+        _ = desk.take()
+        desk.routers.reload(generation: 7, now: desk.now)
+        // One more while the first is under way.
+        desk.routers.reload(generation: 9, now: desk.now)
+        desk.routers.greeted(r(2), RouterAbilities(), now: desk.now)
+        #expect(
+            desk.take() == [
+                spawn(2, generation: 7), .reloaded(generation: 7), .shutdown(r(1), told: false),
+                spawn(3, generation: 9),
+            ])
+    }
+
     @Test("one that does not leave is sent TERM, then KILL, then given up")
     func stubborn() {
         let desk = Desk.ready()

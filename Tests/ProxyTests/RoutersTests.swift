@@ -12,10 +12,10 @@ final class Desk {
     private var actions: [RouterAction] = []
     private var notes: [RouterNote] = []
 
-    init(_ change: (inout RouterLimits) -> Void = { _ in }) {
+    init(generation: Int = 1, _ change: (inout RouterLimits) -> Void = { _ in }) {
         var limits = RouterLimits()
         change(&limits)
-        routers = Routers(limits: limits)
+        routers = Routers(limits: limits, generation: generation)
     }
 
     /// A desk with a router that has been greeted.
