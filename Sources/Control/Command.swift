@@ -17,6 +17,8 @@ public enum Command: Hashable, Sendable {
     case reload(generation: UInt64)
     /// Open the log files anew.
     case reopenLogs
+    /// There are several workers now: take your turn at the listeners.
+    case shareListeners
 }
 
 /// What a worker tells the arbiter.
@@ -50,6 +52,7 @@ extension Command: ControlMessage {
         case .stop: ("stop", "")
         case .reload(let generation): ("reload", String(generation))
         case .reopenLogs: ("reopenLogs", "")
+        case .shareListeners: ("shareListeners", "")
         }
     }
 
@@ -61,6 +64,7 @@ extension Command: ControlMessage {
             guard let generation = UInt64(value) else { return nil }
             self = .reload(generation: generation)
         case "reopenLogs": self = .reopenLogs
+        case "shareListeners": self = .shareListeners
         default: return nil
         }
     }

@@ -24,6 +24,17 @@ public enum Process {
     /// The C function is `getpid`.
     public static var pid: Int32 { getpid() }
 
+    /// The C function is `getppid`.
+    public static var parent: Int32 { getppid() }
+
+    /// Whether there is a terminal whose signals this process gets. The C function is `open` of /dev/tty.
+    public static var hasTerminal: Bool {
+        let raw = Glibc.open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC)
+        guard raw >= 0 else { return false }
+        _ = Descriptor(owning: raw)
+        return true
+    }
+
     /// A child that has ended.
     public struct Ended: Hashable, Sendable {
         public let pid: Int32

@@ -48,8 +48,8 @@ struct Acceptor: ~Copyable {
     let listeners: [WorkerListener]
     private(set) var isClosed = false
     /// Several workers share the listeners: take few, and go to the end of the line.
-    private let isShared: Bool
-    let acceptsPerTurn: Int
+    private var isShared: Bool
+    private(set) var acceptsPerTurn: Int
     private(set) var isWatching = false
     /// After the kernel ran out of descriptors or memory.
     private var pausedUntil: Int64?
@@ -60,6 +60,16 @@ struct Acceptor: ~Copyable {
         self.listeners = listeners
         isShared = workers > 1
         acceptsPerTurn = workers > 1 ? Limits.acceptsPerTurn : Limits.acceptsPerTurnAlone
+    }
+
+    /// Others have joined: from now on takes turns with them. The next `update` watches the listeners anew.
+    mutating func share(_ poller: borrowing Poller) {
+        guard !isShared else { return }
+        isShared = true
+        acceptsPerTurn = Limits.acceptsPerTurn
+        guard isWatching else { return }
+        for listener in listeners { poller.remove(listener.raw) }
+        isWatching = false
     }
 
     /// When accepting may go on after a pause.

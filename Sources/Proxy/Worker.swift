@@ -93,7 +93,7 @@ final class Worker {
         limits.routerTimeoutMilliseconds = Int64(inheritance.settings.routerTimeoutMilliseconds)
         limits.waitingTimeoutMilliseconds = Int64(3 * inheritance.settings.routerTimeoutMilliseconds)
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
-        routers = Routers(limits: limits)
+        routers = Routers(limits: limits, generation: Int(clamping: inheritance.generation))
         resolver = try Resolver()
         if let path = inheritance.settings.accessLog { accessLog = try AccessLog(path: path) }
         control = inheritance.takeControl()
@@ -381,10 +381,11 @@ final class Worker {
                 case .reload(let generation):
                     self.generation = generation
                     reloadNumber = numbered.number
-                    routers.reload(now: now)
+                    routers.reload(generation: Int(clamping: generation), now: now)
                 case .reopenLogs:
                     reopenLogs()
                     control.send(.logsReopened, number: numbered.number)
+                case .shareListeners: acceptor.share(around.poller)
                 }
             case .notUnderstood(let error): log.error("from the arbiter: \(error)")
             case .wouldBlock: return

@@ -220,13 +220,21 @@ public struct Arbiter: ~Copyable {
         while true {
             do throws(Errno) {
                 guard let signal = try signals.next() else { return }
-                if signal == .child { reap() } else { happen(.signal(signal)) }
+                switch signal {
+                case .child: reap()
+                case .windowChanged where !isDetached: log.debug("WINCH is for daemons; ignored")
+                default: happen(.signal(signal))
+                }
             } catch {
                 log.error("a signal cannot be read: \(error)")
                 return
             }
         }
     }
+
+    /// Whether WINCH is meant: a terminal whose window changes sends it, too. In a container the parent of a program in
+    /// the foreground may well be pid 1, so what counts is that there is no terminal.
+    private var isDetached: Bool { Process.parent == 1 && !Process.hasTerminal }
 
     /// All children that have ended: several deaths may come as one SIGCHLD, and as pid 1 we inherit strangers.
     private mutating func reap() {
@@ -295,9 +303,10 @@ public struct Arbiter: ~Copyable {
         let ours = Descriptor(owning: raw.0)
         let theirs = Descriptor(owning: raw.1)
         let channel = try ArbiterChannel(ours)
-        let inheritance = Inheritance(
+        var inheritance = Inheritance(
             serial: serial.number, slot: slot, generation: generation, arbiter: Process.pid,
             softDescriptorLimit: softDescriptorLimit, binds: listeners.listeners.map(\.bind), settings: settings)
+        inheritance.settings.workers = core.wanted
         scoreboard.claim(slot, serial: serial.number, generation: generation, at: .now())
         do throws(Errno) {
             let pid = try inheritance.spawnWorker(
@@ -320,7 +329,7 @@ public struct Arbiter: ~Copyable {
         switch command {
         case .drain: handle.send(.terminate)
         case .stop: handle.send(.kill)
-        case .reload, .reopenLogs: break
+        case .reload, .reopenLogs, .shareListeners: break
         }
         // A closed channel is a worker that is ending: nothing is lost.
         if sending == .full { log.warning("\(name) does not read what it is told (\(command.words.word))") }

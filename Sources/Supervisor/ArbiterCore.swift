@@ -103,8 +103,10 @@ public struct ArbiterCore {
     static let reloadMilliseconds: Int64 = 30_000
     static let killAfterMilliseconds = Int64(Limits.killAfterMilliseconds)
 
-    /// How many workers there are to be.
-    public let wanted: Int
+    /// How many workers there are to be: as many as the options say, then what TTIN, TTOU and WINCH make of it.
+    public private(set) var wanted: Int
+    /// What HUP goes back to after WINCH.
+    private var wantedBeforeRest: Int?
     let gracefulMilliseconds: Int64
     /// 0: no watchdog.
     let silenceMilliseconds: Int64
@@ -189,8 +191,21 @@ public struct ArbiterCore {
             case .stopping: halt(.secondSignal(signal), at: now)
             case .halting, .killing, .stopped: break
             }
-        case .hangUp: if phase == .running { reload() } else { say(.ignored(signal)) }
-        case .user1, .user2, .terminalInput, .terminalOutput, .windowChanged: say(.notAvailable(signal))
+        case .hangUp:
+            guard phase == .running else { return say(.ignored(signal)) }
+            if let before = wantedBeforeRest { want(before) }
+            reload()
+        case .user1:
+            say(.reopeningLogs)
+            reopenLogs()
+        case .user2: say(.notAvailable(signal))
+        case .terminalInput, .terminalOutput, .windowChanged:
+            guard phase == .running else { return say(.ignored(signal)) }
+            switch signal {
+            case .terminalInput: addWorker()
+            case .terminalOutput: removeWorker()
+            default: rest()
+            }
         // They never reach us: SIGCHLD becomes `ended`, KILL and PIPE have no meaning here.
         case .child, .kill, .brokenPipe: break
         }
@@ -203,15 +218,57 @@ public struct ArbiterCore {
         say(.stopping(signal, withinMilliseconds: deadline == nil ? nil : gracefulMilliseconds))
         guard isFirst else { return }
         actions.append(.closeListeners)
-        for index in workers.indices {
-            switch workers[index].stage {
-            // It has accepted nothing, so it has nothing to finish.
-            case .booting: actions.append(.tell(workers[index].serial, .stop))
-            case .serving: actions.append(.tell(workers[index].serial, .drain))
-            case .leaving: break
-            }
-            workers[index].stage = .leaving
+        for index in workers.indices { letGo(index) }
+    }
+
+    // MARK: More workers and fewer
+
+    private mutating func want(_ count: Int) {
+        wanted = count
+        wantedBeforeRest = nil
+    }
+
+    private mutating func addWorker() {
+        guard wanted < Limits.workersMax else { return say(.workersAtLimit(wanted)) }
+        want(wanted + 1)
+        say(.workersWanted(wanted))
+        // One that was alone takes whole crowds of clients at once.
+        guard wanted == 2 else { return }
+        for worker in workers where worker.stage != .leaving { actions.append(.tell(worker.serial, .shareListeners)) }
+    }
+
+    /// One fewer, down to one. A worker that does not serve yet goes first; of those that do, the oldest.
+    private mutating func removeWorker() {
+        guard wanted > 1 else { return say(.workersAtLimit(wanted)) }
+        want(wanted - 1)
+        say(.workersWanted(wanted))
+        let counted = workers.indices.filter { workers[$0].stage != .leaving }
+        guard counted.count > wanted else { return }
+        // Whoever was told to reload is waited for; there is another one, for one is to remain.
+        let index =
+            counted.last { workers[$0].stage == .booting }
+            ?? counted.first { workers[$0].serial != round?.asked?.serial }
+        if let index { letGo(index) }
+    }
+
+    /// WINCH: no workers, until HUP. The listeners stay, and clients wait in their queues.
+    private mutating func rest() {
+        guard wantedBeforeRest == nil else { return }
+        wantedBeforeRest = wanted
+        wanted = 0
+        round = nil
+        say(.resting)
+        for index in workers.indices { letGo(index) }
+    }
+
+    /// Has a worker leave: one that still boots has accepted nothing, so it has nothing to finish.
+    private mutating func letGo(_ index: Int) {
+        switch workers[index].stage {
+        case .booting: actions.append(.tell(workers[index].serial, .stop))
+        case .serving: actions.append(.tell(workers[index].serial, .drain))
+        case .leaving: return
         }
+        workers[index].stage = .leaving
     }
 
     private mutating func halt(_ note: Note, at now: Instant) {
@@ -319,8 +376,13 @@ public struct ArbiterCore {
         let serials = workers.filter { $0.stage != .leaving }.map(\.serial)
         round = ReloadRound(waiting: serials)
         say(.reloading(generation: generation))
+        reopenLogs()
+    }
+
+    /// In every process: one that boots or drains writes to the log, too. Ours first, for it may have to make the files.
+    private mutating func reopenLogs() {
         actions.append(.reopenLogs)
-        for worker in workers where worker.stage != .booting { actions.append(.tell(worker.serial, .reopenLogs)) }
+        for worker in workers { actions.append(.tell(worker.serial, .reopenLogs)) }
     }
 
     /// Tells the next worker, when nobody is being waited for. One that still boots may have started the old router, so

@@ -36,13 +36,21 @@ public enum Note: Equatable, Sendable {
     case secondSignal(Signal)
     case outOfTime(workers: Int, afterMilliseconds: Int64)
     case killing(WorkerName)
+    case reopeningLogs
+    /// TTIN, TTOU: so many from now on.
+    case workersWanted(Int)
+    /// TTIN, TTOU: there are as many or as few as there can be.
+    case workersAtLimit(Int)
+    case resting
     case ignored(Signal)
     case notAvailable(Signal)
 
     public var level: LogLevel {
         switch self {
-        case .ready, .workerReady, .reloading, .reloaded, .stopping, .secondSignal: .info
-        case .drainsByItself, .outOfTime, .ignored, .notAvailable, .left: .warning
+        case .ready, .workerReady, .reloading, .reloaded, .stopping, .secondSignal,
+            .reopeningLogs, .workersWanted, .resting:
+            .info
+        case .drainsByItself, .outOfTime, .ignored, .notAvailable, .left, .workersAtLimit: .warning
         case .bootFailed, .died, .silent, .reloadFailed, .killing: .error
         case .cannotBoot: .critical
         }
@@ -77,6 +85,10 @@ public enum Note: Equatable, Sendable {
         case .outOfTime(let workers, let milliseconds):
             "\(Self.count(workers)) not done after \(Self.seconds(milliseconds)) (--graceful-timeout); closing what is open"
         case .killing(let worker): "\(worker) does not stop; killing it"
+        case .reopeningLogs: "opening the logs again"
+        case .workersWanted(let count): "\(Self.count(count)) from now on"
+        case .workersAtLimit(let count): "there \(count == 1 ? "is" : "are") \(Self.count(count)), and it stays so"
+        case .resting: "WINCH: workers finish what is open and go, clients wait; HUP starts workers again"
         case .ignored(let signal): "\(signal) means nothing while stopping; ignored"
         case .notAvailable(let signal): "\(signal) is not available in this version; ignored"
         }

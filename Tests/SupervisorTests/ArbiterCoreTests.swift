@@ -259,14 +259,111 @@ struct ArbiterCoreTests {
         #expect(core.handle(.heartbeats([1: at(0)]), at: at(1_000_000)) == [])
     }
 
-    @Test(
-        "other signals harm nobody",
-        arguments: [.user1, .user2, .terminalInput, .terminalOutput, .windowChanged] as [Signal])
-    func notYet(_ signal: Signal) {
-        var core = Self.serving(1)
-        #expect(core.handle(.signal(signal), at: at(1)) == [.say(.notAvailable(signal))])
+    @Test("USR1 opens the logs again everywhere, in whatever phase")
+    func logs() {
+        var core = Self.serving(2)
+        _ = core.handle(.ended(2, .exited(1)), at: at(9000))
         #expect(
-            Note.notAvailable(.terminalInput).text(router: "") == "TTIN is not available in this version; ignored")
+            core.handle(.signal(.user1), at: at(9001)) == [
+                .say(.reopeningLogs), .reopenLogs, .tell(1, .reopenLogs), .tell(3, .reopenLogs),
+            ])
+        _ = core.handle(.signal(.quit), at: at(9002))
+        #expect(core.handle(.signal(.user1), at: at(9003)).deeds.first == .reopenLogs)
+    }
+}
+
+@Suite("More workers and fewer")
+struct WorkerCountTests {
+    @Test("TTIN adds a worker, of the present generation; one that was alone learns to share")
+    func more() {
+        var core = ArbiterCoreTests.serving(1)
+        _ = core.handle(.signal(.hangUp), at: at(0))
+        #expect(
+            core.handle(.signal(.terminalInput), at: at(1)) == [
+                .say(.workersWanted(2)), .tell(1, .shareListeners), .spawn(2, generation: 2),
+            ])
+        #expect(core.handle(.signal(.terminalInput), at: at(2)).deeds == [.spawn(3, generation: 2)])
+        #expect(core.wanted == 3)
+    }
+
+    @Test("TTOU lets the oldest one go, and does not replace it")
+    func fewer() {
+        var core = ArbiterCoreTests.serving(3)
+        #expect(
+            core.handle(.signal(.terminalOutput), at: at(1)) == [.say(.workersWanted(2)), .tell(1, .drain)])
+        #expect(core.handle(.report(1, .draining), at: at(2)) == [])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(3)) == [])
+        #expect(core.handle(.signal(.terminalOutput), at: at(4)).deeds == [.tell(2, .drain)])
+    }
+
+    @Test("TTOU ends a worker that still boots first")
+    func booting() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.terminalInput), at: at(0))
+        #expect(core.handle(.signal(.terminalOutput), at: at(1)).deeds == [.tell(3, .stop)])
+    }
+
+    @Test("TTOU never ends the last worker, and TTIN stops at the limit")
+    func bounds() {
+        var core = ArbiterCoreTests.serving(1)
+        #expect(core.handle(.signal(.terminalOutput), at: at(1)) == [.say(.workersAtLimit(1))])
+        for _ in 1..<Limits.workersMax { _ = core.handle(.signal(.terminalInput), at: at(2)) }
+        #expect(core.handle(.signal(.terminalInput), at: at(3)) == [.say(.workersAtLimit(Limits.workersMax))])
+    }
+
+    @Test("TTOU does not disturb a reload")
+    func duringReload() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.hangUp), at: at(0))
+        #expect(core.handle(.signal(.terminalOutput), at: at(1)).deeds == [.tell(2, .drain)])
+        #expect(core.handle(.report(1, .reloaded), at: at(2)) == [.say(.reloaded(generation: 2, workers: 1))])
+    }
+
+    @Test("a worker that is missing anyway is simply not replaced after TTOU")
+    func missing() {
+        var core = ArbiterCoreTests.serving(2, timeout: 0)
+        _ = core.handle(.ended(2, .exited(1)), at: at(0))
+        _ = core.handle(.ended(3, .exited(3)), at: at(1))
+        #expect(core.handle(.signal(.terminalOutput), at: at(2)).deeds == [])
+        #expect(core.handle(.tick, at: at(60_000)) == [])
+    }
+
+    @Test("WINCH drains all workers and keeps the arbiter; HUP starts as many again")
+    func rest() {
+        var core = ArbiterCoreTests.serving(2, timeout: 0)
+        _ = core.handle(.signal(.terminalInput), at: at(0))
+        #expect(
+            core.handle(.signal(.windowChanged), at: at(1)) == [
+                .say(.resting), .tell(1, .drain), .tell(2, .drain), .tell(3, .stop),
+            ])
+        #expect(core.handle(.signal(.windowChanged), at: at(2)) == [])
+        for serial: Serial in [1, 2, 3] { #expect(core.handle(.ended(serial, .exited(0)), at: at(3)) == []) }
+        #expect(core.nextDeadline == nil)
+        #expect(
+            core.handle(.signal(.hangUp), at: at(4)).deeds == [
+                .reopenLogs, .spawn(4, generation: 2), .spawn(5, generation: 2), .spawn(6, generation: 2),
+            ])
+    }
+
+    @Test("while resting TTIN starts one worker, and TERM ends the arbiter")
+    func resting() {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.windowChanged), at: at(1))
+        #expect(core.handle(.signal(.terminalOutput), at: at(2)).deeds == [])
+        #expect(core.handle(.signal(.terminalInput), at: at(3)).deeds == [.spawn(3, generation: 1)])
+        var other = ArbiterCoreTests.serving(1)
+        _ = other.handle(.signal(.windowChanged), at: at(1))
+        _ = other.handle(.ended(1, .exited(0)), at: at(2))
+        #expect(other.handle(.signal(.terminate), at: at(3)).deeds == [.closeListeners, .exit(0)])
+    }
+
+    @Test(
+        "while stopping there is nothing to add, to let go or to reload",
+        arguments: [.terminalInput, .terminalOutput, .windowChanged, .hangUp] as [Signal])
+    func stopping(_ signal: Signal) {
+        var core = ArbiterCoreTests.serving(2)
+        _ = core.handle(.signal(.quit), at: at(1))
+        #expect(core.handle(.signal(signal), at: at(2)) == [.say(.ignored(signal))])
     }
 }
 

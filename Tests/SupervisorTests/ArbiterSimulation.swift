@@ -63,7 +63,7 @@ struct World {
         if event == .signal(.hangUp), wasRunning { hups += 1 }
         for action in core.handle(event, at: at(now)) { perform(action, wasRunning: wasRunning) }
         let counted = core.workers.filter { $0.stage != .leaving }.count
-        #expect(counted <= wanted, "more workers than wanted")
+        #expect(counted <= core.wanted, "more workers than wanted")
         if core.phase == .running, !core.isReloading, !hasRoundFailed {
             for worker in core.workers where worker.stage != .leaving {
                 #expect(alive[worker.serial].map { $0.hups == hups } ?? true, "a worker kept its old router")
@@ -126,6 +126,9 @@ struct World {
         } else if let command = process.inbox.first {
             process.inbox.removeFirst()
             switch command {
+            case .drain where random.chance(30):
+                // It has a connection that takes its time.
+                process.inbox.insert(.drain, at: 0)
             case .drain, .stop:
                 alive[serial] = nil
                 dead[serial] = .exited(0)
@@ -139,6 +142,7 @@ struct World {
                     events.append(.report(serial, .reloaded))
                 }
             case .reopenLogs: events.append(.report(serial, .logsReopened))
+            case .shareListeners: break
             }
         } else if !process.isReady {
             if random.chance(trouble) {
@@ -214,7 +218,9 @@ struct ArbiterSimulation {
             world.happen(.signal(.hangUp))
             for _ in 0..<1000 where world.exit == nil { world.step() }
             guard world.exit == nil else { return }
-            #expect(world.core.workers.count { if case .serving = $0.stage { true } else { false } } == world.wanted)
+            #expect(
+                world.core.workers.count { if case .serving = $0.stage { true } else { false } } == world.core.wanted)
+            #expect(world.core.wanted >= 1, "it rests after HUP")
             #expect(world.roundsEnded > ended, "HUP was lost")
             let generation = world.core.generation
             for worker in world.core.workers where worker.stage != .leaving {
