@@ -1,0 +1,212 @@
+import Foundation
+import Glibc
+import Testing
+
+extension IntegrationTests {
+    /// What clients do wrong: each has its end, its reason in the access log, and hurts nobody else.
+    @Suite struct ClientFaults {
+        @Test("a client that drips bytes is closed when its time for a verdict is up")
+        func drip() throws {
+            try withTProxy(["--verdict-timeout", "0.6"]) { proxy in
+                let client = try proxy.client()
+                let time = try seconds { () throws in
+                    var ending = Ending.stillOpen
+                    while ending == .stillOpen {
+                        try? client.send("x")
+                        ending = try client.drain(within: 0.1).ending
+                    }
+                    #expect(ending == .end)
+                }
+                #expect(time > 0.4 && time < 5, "\(time)")
+                #expect(try proxy.access(client)["reason"] == "verdict_timeout")
+            }
+        }
+
+        @Test("a client that says nothing is closed by the same deadline, and nobody is asked")
+        func silent() throws {
+            let folder = Folder()
+            let log = try folder.file("questions")
+            try withTProxy(["--verdict-timeout", "0.3"], environment: ["TOLD_LOG": log]) { proxy in
+                let client = try proxy.client()
+                #expect(try client.ending() == .end)
+                let access = try proxy.access(client)
+                #expect(access["reason"] == "verdict_timeout" && access["verdict"] == "none", "\(access)")
+                #expect(access["verdict_ms"] == "-" && access["remote"] == "-", "\(access)")
+                let questions = try String(contentsOfFile: log, encoding: .utf8)
+                #expect(!questions.contains("\"proxy\""))
+            }
+        }
+
+        @Test("ten megabytes before a verdict are not taken: the router sees the limit, then it ends")
+        func tooMuch() throws {
+            let folder = Folder()
+            let log = try folder.file("questions")
+            try withTProxy(["--max-initial-bytes", "10000"], environment: ["TOLD_LOG": log]) { proxy in
+                let client = try proxy.client()
+                let port = client.localPort
+                let sent = client.pour(atMost: 10_000_000, untilStuckFor: 0.3)
+                _ = try client.drain()
+                #expect(try proxy.access(port: port)["reason"] == "undecided")
+                let lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+                #expect((lines.map(\.utf8.count).max() ?? 0) < 11_000, "\(sent) sent")
+                try proxy.process.line(with: "max-initial-bytes")
+            }
+        }
+
+        @Test("a client that leaves without a word, or undecided, is over at once")
+        func leaves() throws {
+            try withTProxy { proxy in
+                let client = try proxy.client()
+                client.end()
+                #expect(try client.ending() == .end)
+                #expect(try proxy.access(client)["reason"] == "client_left")
+                let undecided = try proxy.client()
+                try undecided.send("half a line")
+                undecided.end()
+                #expect(try undecided.ending() == .end)
+                #expect(try proxy.access(undecided)["reason"] == "undecided")
+            }
+        }
+
+        @Test("a client that resets while its question is open is gone at once, and the late answer is dropped")
+        func resetsWhileAsked() throws {
+            let folder = Folder()
+            let log = try folder.file("questions")
+            try withTProxy(environment: ["TOLD_LOG": log]) { proxy in
+                let client = try proxy.client(#"{"do": "hang"}"#)
+                try Deadline(in: patience).until("the question") {
+                    try String(contentsOfFile: log, encoding: .utf8).contains("hang")
+                }
+                let port = client.localPort
+                let time = try seconds { () throws in
+                    client.reset()
+                    #expect(try proxy.access(port: port)["reason"] == "client_reset")
+                }
+                #expect(time < 1)
+                try Deadline(in: patience).until("the cancel") {
+                    try String(contentsOfFile: log, encoding: .utf8).contains(#""method":"cancel""#)
+                }
+            }
+        }
+
+        @Test("a client that resets while connecting or relaying frees the remote within a second")
+        func resetsLater() throws {
+            try withTProxy { proxy in
+                let full = try FullOrigin()
+                let client = try proxy.client(#"{"answer": {"remote": "\#(full.origin.address)"}}"#)
+                try Deadline(in: patience).until("connecting") { try proxy.isConnecting(to: full.origin.port) }
+                let port = client.localPort
+                client.reset()
+                #expect(try proxy.access(port: port, within: 2)["reason"] == "client_reset")
+                let origin = try Origin()
+                let (second, server) = try relayed(proxy, origin)
+                let time = try seconds { () throws in
+                    second.reset()
+                    #expect(try server.ending() == .reset)
+                }
+                #expect(time < 1)
+            }
+        }
+
+        @Test("clients that reset before they are accepted cost nothing and log nothing")
+        func resetsInTheQueue() throws {
+            try withTProxy { proxy in
+                for _ in 0..<200 { try proxy.client().reset() }
+                let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                #expect(try client.text() == "served")
+                #expect(proxy.process.lines.count { $0.contains("[error]") || $0.contains("[warning]") } == 0)
+            }
+        }
+
+        @Test("what a client sends is escaped and cut in the log, and cannot forge a line")
+        func logInjection() throws {
+            try withTProxy { proxy in
+                let client = try proxy.client(
+                    #"{"answer": {"close": true, "note": "x\n1970 id=9 reason=forged \u001b[31m\u0007"}}"#)
+                #expect(try client.text() == "")
+                let access = try proxy.access(client)
+                #expect(access.description.contains(#"note="x\n1970 id=9 reason=forged \x1b[31m\x07""#), "\(access)")
+                let bad = try proxy.client(
+                    #"{"answer": {"evil\nkey\u001b[2J\#(String(repeating: "k", count: 20_000))": 1}}"#)
+                #expect(try bad.text() == "")
+                let text = proxy.process.text
+                #expect(!text.contains("\u{1b}") && !text.contains("\u{7}"))
+                #expect(proxy.process.lines.allSatisfy { $0.utf8.count <= 8192 })
+            }
+        }
+
+        @Test("at the limit of connections a worker stops accepting, and goes on when one ends")
+        func connectionLimit() throws {
+            try withTProxy(["--worker-connections", "5"]) { proxy in
+                let five = try (0..<5).map { _ in try proxy.client() }
+                let sixth = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                #expect(try sixth.drain(within: 0.5).ending == .stillOpen)
+                five[2].close()
+                #expect(try sixth.text() == "served")
+            }
+        }
+
+        @Test("at the limit of descriptors nothing spins, those that are served stay, and it recovers")
+        func descriptorLimit() throws {
+            let limited = "ulimit -n 600; exec \"$@\""
+            let proxy = try TProxy(["--worker-connections", "1000"], prefix: ["sh", "-c", limited, "sh"])
+            // Less than asked for, and the log says so.
+            #expect(proxy.process.lines.contains { $0.contains("worker-connections") && $0.contains("600") })
+            let origin = try Origin.echo()
+            let worker = try proxy.worker()
+            let first = try proxy.client(#"{"answer": {"remote": "\#(origin.address)"}, "rest": true}"#)
+            try first.send("ping")
+            try first.expect("ping")
+            var crowd: [Peer] = []
+            for _ in 0..<600 { crowd.append(try proxy.client()) }
+            let before = try Proc.ticks(worker)
+            let time = try seconds { () throws in
+                // While nothing happens, for a second and a half.
+                #expect(try first.drain(within: 1.5).ending == .stillOpen)
+            }
+            let used = try Double(Proc.ticks(worker) - before) / 100
+            #expect(used < 0.3 * time, "\(used) s of CPU in \(time) s")
+            try first.send("pong")
+            try first.expect("pong")
+            crowd.removeAll()
+            let late = try proxy.client(#"{"answer": {"close": "served"}}"#)
+            #expect(try late.text() == "served")
+            proxy.process.signal(SIGINT)
+            try proxy.stop()
+        }
+    }
+}
+
+/// A listener whose queue is full: the kernel drops whoever connects, as an address does that does not answer.
+final class FullOrigin {
+    let origin: Origin
+    private var visitors: [Int32] = []
+
+    init() throws {
+        origin = try Origin(backlog: 0)
+        // The queue takes one more than its length; then connecting waits.
+        while true {
+            let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+            _ = fcntl(raw, F_SETFL, O_NONBLOCK)
+            visitors.append(raw)
+            let result = withAddress(port: origin.port) { connect(raw, $0, $1) }
+            guard result == 0 || errno == EINPROGRESS, visitors.count < 64 else { throw Failure("connect") }
+            if result != 0, !Deadline(in: 0.1).wait(for: raw, POLLOUT) { return }
+        }
+    }
+
+    deinit { for raw in visitors { close(raw) } }
+}
+
+extension TProxy {
+    /// Whether a worker has a connection to this port of 127.0.0.1 under way (state SYN_SENT in /proc/net/tcp).
+    func isConnecting(to port: UInt16) throws -> Bool {
+        let digits = String(port, radix: 16, uppercase: true)
+        let remote = "0100007F:" + String(repeating: "0", count: 4 - digits.count) + digits
+        let own = try Set(workers.flatMap { try Proc.descriptors($0).values }.filter { $0.hasPrefix("socket:[") })
+        return try Proc.text("net/tcp").split(separator: "\n").contains { line in
+            let fields = line.split(separator: " ")
+            return fields.count > 9 && fields[2] == remote && fields[3] == "02" && own.contains("socket:[\(fields[9])]")
+        }
+    }
+}

@@ -1,0 +1,177 @@
+import Foundation
+import Glibc
+import Testing
+
+extension IntegrationTests {
+    /// What remotes do wrong.
+    @Suite struct RemoteFaults {
+        /// The question of `proxy_error` as the client gets it back.
+        private func reported(_ client: Peer) throws -> [String: Any] {
+            try #require(try JSONSerialization.jsonObject(with: Data(client.drain(within: 30).bytes)) as? [String: Any])
+        }
+
+        @Test("a remote that refuses is reported once, and the router's words reach the client")
+        func refused() throws {
+            try withTProxy { proxy in
+                let dead = try deadPort()
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "127.0.0.1:\#(dead)"}, "on_error": {"close": "502 sorry\n"}}"#)
+                #expect(try client.text() == "502 sorry\n")
+                let access = try proxy.access(client)
+                #expect(access["reason"] == "connect_refused" && access["attempts"] == "1", "\(access)")
+                #expect(access["connect_ms"] == "-" && access["to_remote"] == "0", "\(access)")
+                let silent = try proxy.client(#"{"answer": {"remote": "127.0.0.1:\#(dead)"}}"#)
+                #expect(try silent.text() == "")
+                #expect(try proxy.access(silent)["reason"] == "connect_refused")
+            }
+        }
+
+        @Test("the report has type, errno, attempts and both addresses")
+        func report() throws {
+            try withTProxy { proxy in
+                let (one, two) = (try deadPort(), try deadPort())
+                let client = try proxy.client(
+                    #"{"answer": {"remotes": ["127.0.0.1:\#(one)", "127.0.0.1:\#(two)"]}, "on_error": "report"}"#)
+                let port = client.localPort
+                let question = try reported(client)
+                #expect(question["type"] as? String == "connect_refused")
+                #expect(question["errno"] as? Int == Int(ECONNREFUSED))
+                #expect((question["message"] as? String)?.contains("127.0.0.1:\(two)") == true)
+                #expect(question["remote"] as? String == "127.0.0.1:\(two)")
+                #expect((question["client"] as? [Any])?.last as? Int == Int(port))
+                let attempts = try #require(question["attempts"] as? [[String: Any]])
+                #expect(attempts.map { $0["remote"] as? String } == ["127.0.0.1:\(one)", "127.0.0.1:\(two)"])
+                #expect(attempts.allSatisfy { $0["type"] as? String == "connect_refused" })
+            }
+        }
+
+        @Test("an address that does not answer ends at the connect timeout, the verdict's or the option's")
+        func blackhole() throws {
+            try withTProxy(["--connect-timeout", "0.4"]) { proxy in
+                let full = try FullOrigin()
+                for timeout in ["", #", "connect_timeout": 0.2"#] {
+                    let time = try seconds { () throws in
+                        let client = try proxy.client(
+                            #"{"answer": {"remote": "\#(full.origin.address)"\#(timeout)}, "on_error": "report"}"#)
+                        #expect(try reported(client)["type"] as? String == "connect_timeout")
+                        #expect(try proxy.access(client)["reason"] == "connect_timeout")
+                    }
+                    #expect(time > 0.15 && time < 3, "\(time)")
+                }
+                // The next one gets its own time.
+                let origin = try Origin()
+                let client = try proxy.client(
+                    #"{"answer": {"remotes": ["\#(full.origin.address)", "\#(origin.address)"]}, "rest": true}"#, "!")
+                try origin.accept().expect("!")
+                client.close()
+            }
+        }
+
+        @Test("a name that has no address is reported as that")
+        func dns() throws {
+            try withTProxy(["--connect-timeout", "3"]) { proxy in
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "nobody.invalid:80"}, "on_error": "report"}"#)
+                let type = try reported(client)["type"] as? String
+                // Without any resolver to ask, looking up takes its time.
+                #expect(type == "dns" || type == "connect_timeout", "\(type ?? "nothing")")
+            }
+        }
+
+        @Test("a resolver that hangs holds up nobody else")
+        func slowResolver() throws {
+            try withTProxy(["--connect-timeout", "1"]) { proxy in
+                let slow = try (0..<8).map {
+                    try proxy.client(#"{"answer": {"remote": "slow-\#($0).invalid:80"}}"#)
+                }
+                let time = try seconds { () throws in
+                    let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                    #expect(try client.text() == "served")
+                }
+                #expect(time < 0.9, "\(time)")
+                for client in slow { #expect(try client.text(within: 20) == "") }
+            }
+        }
+
+        @Test("a remote that is silent ends at the inactivity timeout, though the client goes on sending")
+        func inactive() throws {
+            try withTProxy { proxy in
+                let origin = try Origin()
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "\#(origin.address)", "inactivity_timeout": 0.5}, "on_error": "report"}"#)
+                let port = client.localPort
+                let server = try origin.accept()
+                let trickle = Thread {
+                    while (try? client.send(".")) != nil, !Deadline(in: 0.05).wait(for: client.raw, POLLIN) {}
+                }
+                trickle.start()
+                #expect(try reported(client)["type"] as? String == "inactivity_timeout")
+                #expect(try proxy.access(port: port)["reason"] == "inactivity_timeout")
+                _ = try server.drain()
+            }
+        }
+
+        @Test("a remote that speaks often enough is not inactive, and its pauses count from its last byte")
+        func active() throws {
+            try withTProxy { proxy in
+                let origin = try Origin()
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "\#(origin.address)", "inactivity_timeout": 1}}"#)
+                let server = try origin.accept()
+                for _ in 0..<6 {
+                    #expect(try client.drain(within: 0.3).ending == .stillOpen)
+                    try server.send("still here")
+                    try client.expect("still here")
+                }
+                let time = try seconds { () throws in #expect(try client.ending() != .stillOpen) }
+                #expect(time > 0.7, "\(time)")
+                #expect(try proxy.access(client)["reason"] == "inactivity_timeout")
+            }
+        }
+
+        @Test("a remote that resets before any byte is reported, and the client told what the router says")
+        func resetFirst() throws {
+            try withTProxy { proxy in
+                let origin = try Origin()
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "\#(origin.address)"}, "on_error": {"close": "gone\n"}}"#)
+                let server = try origin.accept()
+                server.reset()
+                #expect(try client.text() == "gone\n")
+                #expect(try proxy.access(client)["reason"] == "remote_reset")
+            }
+        }
+
+        @Test("writing to a remote that is gone ends that connection and nothing else")
+        func brokenPipe() throws {
+            try withTProxy { proxy in
+                let origin = try Origin()
+                let worker = try proxy.worker()
+                for _ in 0..<20 {
+                    let (client, server) = try relayed(proxy, origin)
+                    server.close()
+                    _ = client.pour(atMost: 1_000_000, untilStuckFor: 0.1)
+                    #expect(try client.drain().ending != .stillOpen)
+                }
+                #expect(try proxy.worker() == worker)
+            }
+        }
+
+        @Test(
+            "a remote that is tproxy itself is refused, however it is written",
+            arguments: [
+                "127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "127.0.0.2",
+            ])
+        func loop(host: String) throws {
+            try withTProxy(["-b", "0.0.0.0:0"]) { proxy in
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "\#(host):\#(proxy.port)"}, "on_error": "report"}"#)
+                let question = try reported(client)
+                #expect(question["type"] as? String == "loop")
+                #expect(try proxy.access(client)["reason"] == "loop")
+                let other = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                #expect(try other.text() == "served")
+            }
+        }
+    }
+}
