@@ -82,8 +82,8 @@ public enum Socket {
             switch error {
             case .wouldBlock: return nil
             case .interrupted, .connectionAbort, .protocolError, .networkDown, .networkUnreachable, .hostIsDown,
-                .noRouteToHost,
-                .connectionReset, .timedOut:
+                .noRouteToHost, .connectionReset, .timedOut, .notPermitted, .notSupportedOnSocket,
+                Errno(rawValue: ENONET), Errno(rawValue: ENOPROTOOPT):
                 continue
             default: throw error
             }

@@ -117,10 +117,18 @@ struct Acceptor: ~Copyable {
 
     /// After a turn in which clients were taken: goes to the end of the line of those that share the listener.
     /// Whoever was added last is woken last; without this one worker gets every client (epoll_ctl(2), EPOLLEXCLUSIVE).
-    mutating func endTurn(_ index: Int, _ poller: borrowing Poller) throws(Errno) {
+    mutating func endTurn(_ index: Int, now: Int64, _ poller: borrowing Poller) throws(Errno) {
         guard isShared, isWatching else { return }
         poller.remove(listeners[index].raw)
-        try watch(index, poller)
+        do throws(Errno) {
+            try watch(index, poller)
+        } catch {
+            // The kernel has no room to watch: like one that has none to accept, it is tried again after a pause.
+            for listener in listeners { poller.remove(listener.raw) }
+            isWatching = false
+            pausedUntil = now + Int64(Limits.acceptPauseMilliseconds)
+            throw error
+        }
     }
 
     /// Closes our copies for good: other holders go on.

@@ -463,13 +463,7 @@ struct Dialing: ~Copyable {
     }
 
     consuming func start(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
-        do throws(Errno) {
-            if toClient != nil, case .moved(let count) = try client.write(&toClient) {
-                facts.bytesToClient &+= UInt64(count)
-            }
-        } catch {
-            return .closed(.clientReset)
-        }
+        guard reply(&facts, &around) else { return .closed(.clientReset) }
         return dialNext(&facts, &around)
     }
 
@@ -479,7 +473,7 @@ struct Dialing: ~Copyable {
             client.note(readiness)
             // A client that is gone needs no remote; one that has only ended its side still wants the answer.
             if readiness.contains(.error), client.takeError() != nil { return .closed(.clientReset) }
-            return .dialing(self)
+            return reply(&facts, &around) ? .dialing(self) : .closed(.clientReset)
         case .ready(let side, let readiness):
             guard dialer != nil else { return .dialing(self) }
             let progress = dialer!.ready(side, readiness, &toRemote, around)
@@ -497,6 +491,19 @@ struct Dialing: ~Copyable {
             return advanced(progress, &facts, &around)
         case .stop: return .closed(.stopped)
         case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed: return .dialing(self)
+        }
+    }
+
+    /// Tells the client what does not wait for the remote; false when it is gone.
+    private mutating func reply(_ facts: inout Facts, _ around: inout Surroundings) -> Bool {
+        do throws(Errno) {
+            while toClient != nil, client.mayWrite {
+                if case .moved(let count) = try client.write(&toClient) { facts.bytesToClient &+= UInt64(count) }
+            }
+            try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+            return true
+        } catch {
+            return false
         }
     }
 
@@ -682,7 +689,12 @@ struct Relaying: ~Copyable {
         remoteSpokeAt = around.now
     }
 
-    var deadline: Int64? { inactivityMilliseconds.map { remoteSpokeAt + Int64($0) } }
+    /// For a remote that stands: its silence. For one that is gone: the client's patience with what it said before.
+    var deadline: Int64? {
+        if deafness != .none { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
+        // A remote that has ended its side in order is not silent: it has said all.
+        return toClient.hasEnded ? nil : inactivityMilliseconds.map { remoteSpokeAt + Int64($0) }
+    }
 
     consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         switch event {
@@ -699,8 +711,17 @@ struct Relaying: ~Copyable {
         case .resume: return run(&facts, &around)
         case .deadline:
             // While the client does not take what the remote has said, the remote is not silent.
-            if toClient.holdsBytes { remoteSpokeAt = around.now }
+            if toClient.holdsBytes, deafness == .none { remoteSpokeAt = around.now }
             guard let deadline, around.now >= deadline else { return .relaying(self) }
+            if deafness != .none {
+                client.resetOnClose()
+                return .closed(.stalled)
+            }
+            if toRemote.hasEnded {
+                // The client has ended its side, and may be gone: nothing failed that anybody could answer.
+                remote.resetOnClose()
+                return Finishing.end(client, nil, .inactivityTimeout, &facts, &around)
+            }
             return remoteFailed(
                 .inactivityTimeout, "no byte for \(inactivityMilliseconds ?? 0) ms", .timedOut, byReset: false, &facts,
                 &around)

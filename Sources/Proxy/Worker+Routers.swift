@@ -453,6 +453,8 @@ extension Worker {
 
     private func processEnded(_ slot: UInt32) {
         let generation = links.generation(slot)
+        // What it has forked goes with it; its group can be named only as long as it is not reaped.
+        links[slot].signal(SIGKILL)
         guard let status = Process.reap(links[slot].pid) else { return }
         links[slot].isReaped = true
         around.poller.remove(links[slot].pidfd.raw)

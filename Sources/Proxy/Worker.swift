@@ -206,7 +206,7 @@ final class Worker {
         }
         guard count > 0 else { return }
         do throws(Errno) {
-            try acceptor.endTurn(listener, around.poller)
+            try acceptor.endTurn(listener, now: now, around.poller)
         } catch {
             log.error("cannot watch \(acceptor.name(listener)): \(error)")
         }

@@ -270,6 +270,46 @@ import Testing
         #expect(rig.clientError == .connectionReset)
     }
 
+    @Test(
+        "a silent remote is an error that is asked about, but not once the client has ended its side",
+        arguments: [false, true])
+    func inactivity(clientEnds: Bool) throws {
+        let rig = try Rig()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = RemoteVerdict(remotes: [rig.remoteEndpoint])
+        verdict.inactivityTimeoutMilliseconds = 700
+        _ = rig.handle(.verdict(.remote(verdict)))
+        let remote = try rig.acceptRemote()
+        if clientEnds {
+            rig.clientEnds()
+            _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
+        }
+        #expect((rig.deadline ?? 0) == rig.now + 700)
+        rig.pass(milliseconds: 701)
+        let asking = rig.handle(.deadline).asking
+        #expect(asking == (clientEnds ? .nothing : .errorQuestion))
+        #expect(rig.reason == .inactivityTimeout)
+        #expect(rig.read(remote.raw) == "x")
+    }
+
+    @Test("a remote that has ended in order is not silent, however long the client goes on")
+    func noInactivityAfterTheEnd() throws {
+        let rig = try Rig()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = RemoteVerdict(remotes: [rig.remoteEndpoint])
+        verdict.inactivityTimeoutMilliseconds = 700
+        _ = rig.handle(.verdict(.remote(verdict)))
+        let remote = try rig.acceptRemote()
+        rig.end(remote.raw)
+        _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
+        #expect(rig.deadline == nil)
+        rig.clientSends("more")
+        _ = rig.handle(.ready(.client, .readable))
+        #expect(rig.read(remote.raw) == "xmore")
+    }
+
     @Test("a file is sent from its offset, as many bytes as asked for, after the reply")
     func sendsFile() throws {
         let rig = try Rig()
