@@ -49,7 +49,9 @@ struct Acceptor: ~Copyable {
     private(set) var isClosed = false
     /// Several workers share the listeners: take few, and go to the end of the line.
     private var isShared: Bool
-    private(set) var acceptsPerTurn: Int
+    private var acceptsPerTurn: Int
+    /// How many to take at the next turn: as many as lately came at once, so that a queue that is empty is seldom asked.
+    private(set) var turn = 1
     private(set) var isWatching = false
     /// After the kernel ran out of descriptors or memory.
     private var pausedUntil: Int64?
@@ -113,6 +115,11 @@ struct Acceptor: ~Copyable {
             let more = leftOut > 0 ? " (and \(leftOut) times before)" : ""
             return .failed("cannot accept on \(listeners[index].name): \(error); trying again\(more)")
         }
+    }
+
+    /// What a turn has shown of how many come at once.
+    mutating func learn(taken: Int, queueWasEmpty: Bool) {
+        turn = queueWasEmpty ? min(max(1, taken), acceptsPerTurn) : min(max(turn, 2 * taken), acceptsPerTurn)
     }
 
     /// After a turn in which clients were taken: goes to the end of the line of those that share the listener.

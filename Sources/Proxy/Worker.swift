@@ -193,17 +193,21 @@ final class Worker {
     private func accept(_ listener: Int) {
         guard acceptor.isWatching else { return }
         var count = 0
-        taking: while count < acceptor.acceptsPerTurn, hasRoom {
+        var isEmpty = false
+        taking: while count < acceptor.turn, hasRoom {
             switch acceptor.take(listener, now: now) {
             case .client(let accepted):
                 count += 1
                 admit(accepted, listener)
-            case .none: break taking
+            case .none:
+                isEmpty = true
+                break taking
             case .failed(let complaint):
                 if let complaint { log.warning("\(complaint)") }
                 break taking
             }
         }
+        acceptor.learn(taken: count, queueWasEmpty: isEmpty)
         guard count > 0 else { return }
         do throws(Errno) {
             try acceptor.endTurn(listener, now: now, around.poller)
