@@ -283,6 +283,7 @@ extension Worker {
             case .progress(let id, let milliseconds):
                 routers.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
                 return .nothing
+            case .invalidate: return .stray("invalidate: not available in this version")
             case .later(let method): return .stray("\(method.rawValue): not available in this version")
             case .ignored: return .nothing
             case .stray: return .stray(text(line))

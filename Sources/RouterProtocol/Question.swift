@@ -48,8 +48,9 @@ public struct Question: Sendable {
         self.state = state
     }
 
-    /// Appends the line, newline included. `data` is all the client has sent that no verdict has consumed.
-    public func append(to line: inout [UInt8], data: Span<UInt8>) {
+    /// Appends the line, newline included. `data` is all the client has sent that no verdict has consumed; `clientHello`
+    /// what it comes to when it begins like TLS, with the byte 22.
+    public func append(to line: inout [UInt8], data: Span<UInt8>, clientHello: ClientHelloFacts? = nil) {
         line.append("{\"jsonrpc\":\"2.0\",\"id\":")
         line.append(json: id)
         line.append(",\"method\":\"proxy\",\"params\":{\"connection\":")
@@ -68,6 +69,10 @@ public struct Question: Sendable {
         line.append(json: replay)
         line.append(",\"deadline_ms\":")
         line.append(json: deadlineMilliseconds)
+        if let clientHello {
+            line.append(",\"client_hello\":")
+            clientHello.append(to: &line)
+        }
         if let state {
             line.append(",\"state\":")
             line.append(contentsOf: state)

@@ -8,6 +8,8 @@ public enum RouterMessage: Equatable, Sendable {
     case failure(id: UInt64, code: Int, message: String)
     /// The router is still deciding: move this question's deadline.
     case progress(id: UInt64, milliseconds: Int)
+    /// Cached verdicts are no longer right.
+    case invalidate(Invalidation)
     /// A notification of the protocol that this version does not act on yet.
     case later(LaterMethod)
     /// A line that does not begin with `{`: something printed by accident.
@@ -17,7 +19,7 @@ public enum RouterMessage: Equatable, Sendable {
 
     /// Notifications that are specified and wait for their version.
     public enum LaterMethod: String, CaseIterable, Sendable {
-        case invalidate, close, detach
+        case close, detach
         case streamEnd = "stream_end"
     }
 
@@ -141,6 +143,7 @@ private struct Envelope {
 
     private func notification(_ name: String, in line: Span<UInt8>) throws(ProtocolError) -> RouterMessage {
         if name == "progress" { return try Parameters(params, name, in: line).progress() }
+        if name == "invalidate" { return .invalidate(try Parameters(params, name, in: line).invalidation(in: line)) }
         guard let method = RouterMessage.LaterMethod(rawValue: name) else {
             return .ignored(.unknownMethod(ProtocolError.quoted(name)))
         }
@@ -162,6 +165,9 @@ private struct Parameters {
     var milliseconds: Int?
     var all = false
     var reset = false
+    var part: CachePart?
+    /// Where the value is: how it is read depends on the part.
+    var value: Range<Int>?
     /// Which of the keys with text were there.
     var texts: [ParameterKey] = []
 
@@ -189,7 +195,9 @@ private struct Parameters {
         case .seconds: milliseconds = try field.milliseconds(in: line)
         case .all: all = try field.boolean(in: line)
         case .reset: reset = try field.boolean(in: line)
-        case .key, .value, .connection, .tag, .remote, .token:
+        case .key: if method == "invalidate" { part = try field.cachePart(in: line) }
+        case .value: value = field.value
+        case .connection, .tag, .remote, .token:
             _ = try field.text(in: line, bytesMax: .max)
             texts.append(key)
         }
@@ -202,17 +210,29 @@ private struct Parameters {
         return .progress(id: id, milliseconds: milliseconds)
     }
 
+    func invalidation(in line: Span<UInt8>) throws(ProtocolError) -> Invalidation {
+        switch (all, part, value) {
+        case (true, nil, nil): return .all
+        case (false, let part?, let value?):
+            do throws(ProtocolError) {
+                return .part(part, value: try Field("value", value).cacheValue(of: part, in: line))
+            } catch {
+                throw ProtocolError(.badParameters, key: "\(method).value", error.reason)
+            }
+        default:
+            throw ProtocolError(.badParameters, key: method, "needs either \"all\": true or a key and a value")
+        }
+    }
+
     /// Whether a message for later has its shape.
     func check(_ method: RouterMessage.LaterMethod) throws(ProtocolError) {
         let has = { (key: ParameterKey) in texts.contains(key) }
         switch method {
-        case .invalidate where all == (has(.key) && has(.value)) || has(.key) != has(.value):
-            throw ProtocolError(.badParameters, key: self.method, "needs either \"all\": true or a key and a value")
         case .close where [has(.connection), has(.tag), has(.remote)].count(where: { $0 }) != 1:
             throw ProtocolError(.badParameters, key: self.method, "needs one of connection, tag and remote")
         case .detach where !has(.token), .streamEnd where !has(.token):
             throw ProtocolError(.badParameters, key: self.method, "needs a token")
-        case .invalidate, .close, .detach, .streamEnd: break
+        case .close, .detach, .streamEnd: break
         }
     }
 }

@@ -66,6 +66,7 @@ public struct RemoteVerdict: Equatable, Sendable {
     /// Any JSON for the rewriters, as it came.
     public var extra: [UInt8]?
     public var labels = Labels()
+    public var cache: CacheRule?
 
     public init(remotes: [Endpoint]) { self.remotes = remotes }
 }
@@ -102,6 +103,7 @@ public struct CloseVerdict: Equatable, Sendable {
     /// Close by RST; never with bytes.
     public var reset: Bool
     public var labels = Labels()
+    public var cache: CacheRule?
 
     public init(bytes: [UInt8] = [], reset: Bool = false) {
         self.bytes = bytes
@@ -124,6 +126,8 @@ public struct FileVerdict: Equatable, Sendable {
     /// Nil sends all to the end.
     public var nbytes: UInt64?
     public var labels = Labels()
+    /// Only for a path.
+    public var cache: CacheRule?
 
     public init(source: Source) { self.source = source }
 }

@@ -71,7 +71,10 @@ extension ProxyErrorAnswer {
         guard line.kind(of: result) != .null else { return .none }
         switch try Verdict.decode(line, result, limits: noBytes) {
         case .close(let verdict): return .close(verdict.bytes)
-        case .remote(let verdict): return .remote(verdict)
+        case .remote(var verdict):
+            // It is what to do after a failure, not what to do.
+            verdict.cache = nil
+            return .remote(verdict)
         case .file: throw ProtocolError(.wrongValue, key: VerdictKey.file.rawValue, "no answer to proxy_error")
         case .undecided, .exchange: throw .decidesNothing
         }
@@ -111,7 +114,7 @@ private struct VerdictKeys {
     var attached = false
     var offset = 0
     var nbytes: Int?
-    var isCached = false
+    var cache: CacheRule?
 
     mutating func read(
         _ key: VerdictKey, _ field: Field, in line: Span<UInt8>, _ limits: VerdictLimits
@@ -140,9 +143,7 @@ private struct VerdictKeys {
         case .attached: attached = try field.boolean(in: line)
         case .offset: offset = try field.integer(in: line, from: 0, to: .max)
         case .nbytes: nbytes = try field.integer(in: line, from: 0, to: .max)
-        case .cache:
-            try Self.object(field, in: line)
-            isCached = true
+        case .cache: cache = try field.cacheRule(in: line)
         }
     }
 
@@ -150,6 +151,7 @@ private struct VerdictKeys {
     func verdict() throws(ProtocolError) -> Verdict {
         guard consume == nil || data == nil else { throw .conflict(.consume, .data) }
         guard remote == nil || remotes == nil else { throw .conflict(.remotes, .remote) }
+        if cache != nil { try refuseWhatIsForOneClient() }
         if let remotes = remotes ?? remote.map({ [$0] }) { return .remote(try toRemote(remotes)) }
         if let close { return .close(try closing(close)) }
         if let file { return .file(try sending(file)) }
@@ -172,6 +174,7 @@ private struct VerdictKeys {
         verdict.bind = bind
         verdict.extra = extra
         verdict.labels = labels
+        verdict.cache = cache
         return verdict
     }
 
@@ -183,6 +186,7 @@ private struct VerdictKeys {
             case .bytes(let bytes): CloseVerdict(bytes: bytes)
             }
         verdict.labels = labels
+        verdict.cache = cache
         return verdict
     }
 
@@ -193,18 +197,27 @@ private struct VerdictKeys {
             case .path(let path): FileVerdict(source: .path(path))
             case .descriptor(let number): FileVerdict(source: .descriptor(number, attached: attached))
             }
+        if cache != nil, case .descriptor = file { throw .conflict(.cache, .file) }
         verdict.reply = reply ?? []
         verdict.offset = UInt64(offset.magnitude)
         verdict.nbytes = nbytes.map { UInt64($0.magnitude) }
         verdict.labels = labels
+        verdict.cache = cache
         return verdict
+    }
+
+    /// What was said to one client must not be said to another.
+    private func refuseWhatIsForOneClient() throws(ProtocolError) {
+        if data != nil { throw .conflict(.cache, .data) }
+        if reply != nil { throw .conflict(.cache, .reply) }
+        if state != nil { throw .conflict(.cache, .state) }
+        if consume != nil { throw .conflict(.cache, .consume) }
     }
 
     /// The one place that knows what this version cannot do yet.
     private func refuseWhatIsNotAvailable(toRemote: Bool) throws(ProtocolError) {
         if toRemote, usesTLS { throw .notAvailable(.ssl) }
         if toRemote, proxyProtocol != nil { throw .notAvailable(.proxyProtocol) }
-        if isCached { throw .notAvailable(.cache) }
     }
 }
 

@@ -137,6 +137,7 @@ import Testing
             return .object(["code": .number(code), "message": .string(message)])
         case .progress(let id, let milliseconds):
             return .object(["id": .number(id), "ms": .number(milliseconds)])
+        case .invalidate(let invalidation): return invalidation.meaning()
         case .later(let method):
             return .object(["method": .string(method.rawValue)])
         case .stray, .ignored:

@@ -15,6 +15,16 @@ private struct Members {
         members["tags"] = labels.tags.isEmpty ? nil : .array(labels.tags.map { .string($0) })
         members["note"] = labels.note.map { .string($0) }
     }
+    mutating func add(_ rule: CacheRule?) {
+        guard let rule else { return }
+        let parts: [(CacheParts, String)] = [
+            (.client, "client"), (.data, "data"), (.host, "host"), (.sni, "sni"),
+        ]
+        members["cache"] = .object([
+            "key": .array(parts.filter { rule.key.contains($0.0) }.map { .string($0.1) }),
+            "ms": .number(rule.milliseconds),
+        ])
+    }
 }
 
 extension Verdict {
@@ -43,11 +53,13 @@ extension Verdict {
             members.add("bind", remote.bind.map { .array([.string($0.host), .number($0.port)]) })
             try members.add("extra", json: remote.extra)
             members.add(remote.labels)
+            members.add(remote.cache)
         case .close(let close):
             members.add("kind", .string("close"))
             members.add("bytes", bytes: close.bytes)
             members.add("reset", close.reset)
             members.add(close.labels)
+            members.add(close.cache)
         case .file(let file):
             members.add("kind", .string("file"))
             switch file.source {
@@ -60,6 +72,7 @@ extension Verdict {
             members.add("offset", file.offset == 0 ? nil : .number(file.offset))
             members.add("nbytes", file.nbytes.map { .number($0) })
             members.add(file.labels)
+            members.add(file.cache)
         }
         return .object(members.members)
     }
@@ -85,6 +98,17 @@ extension ProxyErrorAnswer {
         case .remote(let verdict): return (try? Verdict.remote(verdict).meaning()) ?? .object([:])
         }
         return .object(members.members)
+    }
+}
+
+extension Invalidation {
+    func meaning() -> JSONValue {
+        switch self {
+        case .all: .object(["all": .boolean(true)])
+        case .part(.data, let value): .object(["key": .string("data"), "value": .bytes(value)])
+        case .part(let part, let value):
+            .object(["key": .string(part.rawValue), "value": .string(String(decoding: value, as: UTF8.self))])
+        }
     }
 }
 

@@ -68,7 +68,10 @@ import Testing
         )
         let later = Set(RouterMessage.LaterMethod.allCases.map(\.rawValue))
         #expect(later.isSubset(of: listed))
-        #expect(listed.isSuperset(of: ["hello", "proxy", "proxy_error", "cancel", "shutdown", "taken", "progress"]))
+        #expect(
+            listed.isSuperset(of: [
+                "hello", "proxy", "proxy_error", "cancel", "shutdown", "taken", "progress", "invalidate",
+            ]))
     }
 
     @Test("the limits are those of the code")
@@ -82,6 +85,8 @@ import Testing
         #expect(listed["a path in file"] == "\(VerdictLimits.pathBytesMax) bytes")
         #expect(listed["max_in_flight"] == "1 to \(HelloAnswer.inFlightMax), default \(HelloAnswer.inFlightStandard)")
         #expect(listed["attempts in proxy_error"] == "\(ErrorQuestion.attemptsMax)")
+        let hello = (ClientHelloFacts.protocolsMax, ClientHelloFacts.protocolBytesMax)
+        #expect(listed["names in alpn"] == "\(hello.0), of \(hello.1) bytes together")
         #expect(listed["message in proxy_error"] == "\(ErrorQuestion.messageBytesMax) bytes")
     }
 
@@ -89,7 +94,8 @@ import Testing
     func drawn() throws {
         let schemaOfMethod = [
             "hello": "Hello", "proxy": "Question", "proxy_error": "ErrorQuestion", "cancel": "Cancel",
-            "shutdown": "Shutdown", "taken": "Taken", "progress": "Progress", "closed": "Closed",
+            "shutdown": "Shutdown", "taken": "Taken", "progress": "Progress", "invalidate": "Invalidate",
+            "closed": "Closed",
             "rewrite_request": "RewriteRequest", "rewrite_response": "RewriteResponse",
         ]
         var count = 0

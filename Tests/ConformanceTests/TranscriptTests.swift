@@ -138,6 +138,7 @@ private struct Transcript: CustomStringConvertible {
                 return ("answer", id)
             case .failure(let id, _, _): return ("failure", id)
             case .progress: return ("progress", nil)
+            case .invalidate: return ("invalidate", nil)
             case .later: return ("later", nil)
             case .stray: return ("stray", nil)
             case .ignored: return ("ignored", nil)

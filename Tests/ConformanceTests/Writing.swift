@@ -14,7 +14,8 @@ enum Written {
         case "hello": try hello(message, params).append(to: &line)
         case "proxy":
             let data = try bytes(params["data"])
-            try question(message, params).append(to: &line, data: data.span)
+            try question(message, params).append(
+                to: &line, data: data.span, clientHello: params["client_hello"].map { try clientHello($0) })
         case "proxy_error": try errorQuestion(message, params).append(to: &line)
         case "cancel":
             try Notice.cancel(id: UInt64(integer(params["id"])), connection: text(params["connection"]))
@@ -88,6 +89,13 @@ enum Written {
             listener: try text(params["listener"]), replay: try integer(params["replay"]),
             deadlineMilliseconds: try integer(params["deadline_ms"]),
             state: params["state"].map { Array($0.json.utf8) })
+    }
+
+    private static func clientHello(_ value: JSONValue) throws -> ClientHelloFacts {
+        guard let state = ClientHelloFacts.State(rawValue: try text(value["state"])) else { throw Unreadable() }
+        return ClientHelloFacts(
+            state: state, serverName: value["sni"]?.text, hasUnusableServerName: value["sni_unusable"]?.isTrue ?? false,
+            protocols: try (value["alpn"]?.elements ?? []).map { try bytes($0) })
     }
 
     private static func errorQuestion(_ message: JSONValue, _ params: JSONValue) throws -> ErrorQuestion {

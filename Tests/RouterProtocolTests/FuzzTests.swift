@@ -14,6 +14,8 @@ import Testing
         #"{"jsonrpc":"2.0","id":1,"result":{"protocol":1,"name":"r","methods":["proxy"],"events":["eof"],"max_in_flight":9}}"#,
         #"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"no","data":{}}}"#,
         #"{"jsonrpc":"2.0","method":"progress","params":{"id":2,"seconds":10.5}}"#,
+        #"{"jsonrpc":"2.0","id":1,"result":{"remote":"a:1","cache":{"key":["sni","host"],"ttl":1.5}}}"#,
+        #"{"jsonrpc":"2.0","method":"invalidate","params":{"key":"client","value":"10.0.0.7"}}"#,
         #"{"jsonrpc":"2.0","method":"close","params":{"tag":"x","reset":true}}"#,
         #"{"jsonrpc":"2.0","id":null,"result":null}"#,
     ]

@@ -62,7 +62,14 @@ import Testing
             id: .max, connection: String(repeating: "9", count: 40), event: .connect, client: longest, local: longest,
             listener: String(repeating: "\u{1}", count: 120), replay: .max, deadlineMilliseconds: .max,
             state: [UInt8](repeating: 48, count: VerdictLimits.stateBytesMax))
-        #expect(text(question, data: data).utf8.count <= limits.questionBytesMax)
+        let hello = ClientHelloFacts(
+            state: .complete, serverName: String(repeating: "\"", count: 255),
+            protocols: [[UInt8]](
+                repeating: .init(
+                    repeating: 0, count: ClientHelloFacts.protocolBytesMax / ClientHelloFacts.protocolsMax),
+                count: ClientHelloFacts.protocolsMax))
+        let longestText = text { question.append(to: &$0, data: data.span, clientHello: hello) }
+        #expect(longestText.utf8.count <= limits.questionBytesMax)
         let attempt = ErrorQuestion.Attempt(
             remote: longest, failure: .connectRefused, message: String(repeating: "\u{1}", count: 10000))
         let failed = ErrorQuestion(
@@ -70,6 +77,35 @@ import Testing
             attempts: [ErrorQuestion.Attempt](repeating: attempt, count: 1000), client: longest, remote: longest,
             listener: question.listener, replay: .max, deadlineMilliseconds: .max)
         #expect(text { failed.append(to: &$0) }.utf8.count <= limits.questionBytesMax)
+    }
+
+    @Test("a client hello is told when there is one, with a name or with null, and only what is known")
+    func clientHello() {
+        func told(_ hello: ClientHelloFacts?) -> String {
+            let question = Question(
+                id: 2, connection: "c", event: .data, client: nil, local: nil, listener: "l", replay: 0,
+                deadlineMilliseconds: 1, state: bytes("0"))
+            let line = text { question.append(to: &$0, data: [22].span, clientHello: hello) }
+            let start =
+                #"{"jsonrpc":"2.0","id":2,"method":"proxy","params":{"connection":"c","event":"data","data":"\u0016","#
+            let start2 = #""client":null,"local":null,"listener":"l","replay":0,"deadline_ms":1,"#
+            #expect(line.hasPrefix(start + start2) && line.hasSuffix("\"state\":0}}\n"))
+            return String(line.dropFirst((start + start2).utf8.count).dropLast(12))
+        }
+        #expect(told(nil) == "")
+        for state in ClientHelloFacts.State.allCases where state != .complete {
+            let facts = ClientHelloFacts(state: state, serverName: "a", protocols: [[1]])
+            #expect(told(facts) == #""client_hello":{"state":""# + state.rawValue + #""},"#)
+        }
+        #expect(
+            told(ClientHelloFacts(state: .complete, serverName: "a\"", protocols: [bytes("h2"), [0x8a, 1]]))
+                == #""client_hello":{"state":"complete","sni":"a\"","alpn":["h2","\#u{8a}\u0001"]},"#)
+        #expect(
+            told(ClientHelloFacts(state: .complete))
+                == #""client_hello":{"state":"complete","sni":null,"alpn":[]},"#)
+        #expect(
+            told(ClientHelloFacts(state: .complete, hasUnusableServerName: true))
+                == #""client_hello":{"state":"complete","sni":null,"sni_unusable":true,"alpn":[]},"#)
     }
 
     @Test("a failed remote is told with all attempts")

@@ -59,10 +59,38 @@ import Testing
         #expect(lineFault(#"{"jsonrpc":"2.0","method":"progress"}"#) == .badParameters)
     }
 
+    @Test("invalidate drops all, or what has a part with a value")
+    func invalidate() throws {
+        func invalidation(_ params: String) throws(ProtocolError) -> RouterMessage {
+            try parse(#"{"jsonrpc":"2.0","method":"invalidate","params":"# + params + "}")
+        }
+        #expect(try invalidation(#"{"all":true}"#) == .invalidate(.all))
+        #expect(try invalidation(#"{"all":true,"key":null,"new":1}"#) == .invalidate(.all))
+        #expect(
+            try invalidation(#"{"value":"\u0041.é","key":"host"}"#) == .invalidate(.part(.host, value: bytes("A.é"))))
+        #expect(
+            try invalidation(#"{"value":"\u0000ÿ","key":"data"}"#) == .invalidate(.part(.data, value: [0, 255])))
+        #expect(
+            try invalidation(#"{"value":"10.0.0.7","key":"client"}"#)
+                == .invalidate(.part(.client, value: bytes("10.0.0.7"))))
+        let long = String(repeating: "a", count: 65537)
+        for bad in [
+            "{}", #"{"all":false}"#, #"{"key":"host"}"#, #"{"value":"host"}"#,
+            #"{"all":true,"key":"host","value":"x"}"#,
+            #"{"all":true,"key":"host"}"#, #"{"key":"path","value":"x"}"#, #"{"key":["host"],"value":"x"}"#,
+            #"{"key":"host","value":["x"]}"#, #"{"key":"client","value":"10.0.0.7:1"}"#,
+            #"{"key":"data","value":"€"}"#, #"{"key":"sni","value":"\ud800"}"#, #"{"key":"data","value":"\#(long)"}"#,
+            #"{"key":"sni","value":"\#(long)"}"#,
+        ] {
+            #expect(
+                lineFault(#"{"jsonrpc":"2.0","method":"invalidate","params":"# + bad + "}") == .badParameters,
+                "\(bad.prefix(50))")
+        }
+    }
+
     @Test("notifications of later versions are recognised when they have their shape")
     func later() throws {
         for (method, params) in [
-            ("invalidate", #"{"all":true}"#), ("invalidate", #"{"key":"host","value":"example.org"}"#),
             ("close", #"{"connection":"1.7"}"#), ("close", #"{"tag":"x","reset":true}"#),
             ("close", #"{"remote":"127.0.0.1:9"}"#), ("stream_end", #"{"token":"t"}"#), ("detach", #"{"token":"t"}"#),
         ] {
@@ -72,10 +100,8 @@ import Testing
                     == expected.map { .later($0) })
         }
         for (method, params) in [
-            ("invalidate", #"{}"#), ("invalidate", #"{"all":false}"#), ("invalidate", #"{"key":"host"}"#),
-            ("invalidate", #"{"all":true,"key":"host","value":"x"}"#), ("close", "{}"),
-            ("invalidate", #"{"all":true,"key":"host"}"#),
-            ("close", #"{"connection":"1.7","tag":"x"}"#), ("close", #"{"connection":17}"#), ("stream_end", "{}"),
+            ("close", "{}"), ("close", #"{"connection":"1.7","tag":"x"}"#), ("close", #"{"connection":17}"#),
+            ("stream_end", "{}"),
             ("detach", #"{"token":1}"#),
         ] {
             #expect(

@@ -29,7 +29,8 @@ import Testing
         }
         for empty in [
             "{}", #"{"close":null}"#, #"{"close":false}"#, #"{"data":"x"}"#, #"{"tags":["a"],"note":"b","reset":true}"#,
-            #"{"attached":true,"offset":1,"nbytes":2}"#, #"{"ssl":true,"cache":{}}"#, #"{"wait":null}"#,
+            #"{"attached":true,"offset":1,"nbytes":2}"#, #"{"ssl":true,"cache":{"key":"sni","ttl":1}}"#,
+            #"{"wait":null}"#,
         ] {
             #expect(fault(empty) == "decides_nothing", "\(empty)")
         }
@@ -266,13 +267,68 @@ import Testing
     func notAvailable() throws {
         #expect(fault(#"{"remote":"a:1","ssl":true}"#) == "not_available ssl")
         #expect(fault(#"{"remote":"a:1","proxy_protocol":2}"#) == "not_available proxy_protocol")
-        #expect(fault(#"{"remote":"a:1","cache":{"key":"sni","ttl":5}}"#) == "not_available cache")
-        #expect(fault(#"{"close":true,"cache":{"key":"sni","ttl":5}}"#) == "not_available cache")
         #expect(fault(#"{"remote":"a:1","proxy_protocol":3}"#) == "wrong_value proxy_protocol")
         #expect(fault(#"{"remote":"a:1","ssl":1}"#) == "wrong_type ssl")
         #expect(fault(#"{"remote":"a:1","ssl_args":1}"#) == "wrong_type ssl_args")
-        #expect(fault(#"{"remote":"a:1","cache":true}"#) == "wrong_type cache")
         #expect(try decode(#"{"remote":"127.0.0.1:9","ssl":false,"ssl_args":{"certfile":1}}"#) == remote([local9]))
+    }
+
+    @Test("a verdict may be kept by what decided it, for a time")
+    func cache() throws {
+        func rule(_ cache: String) throws(ProtocolError) -> CacheRule? {
+            guard case .remote(let verdict) = try decode(#"{"remote":"127.0.0.1:9","cache":"# + cache + "}") else {
+                return nil
+            }
+            return verdict.cache
+        }
+        #expect(try rule("null") == nil)
+        #expect(try rule(#"{"key":"sni","ttl":5}"#) == CacheRule(key: .sni, milliseconds: 5000))
+        #expect(try rule(#"{"ttl":0.0001,"key":["client"]}"#) == CacheRule(key: .client, milliseconds: 1))
+        #expect(
+            try rule(#"{"key":["h\u006fst","data","sni","client","listener"],"ttl":1.5e1}"#)
+                == CacheRule(key: [.host, .data, .sni, .client], milliseconds: 15000))
+        #expect(try rule(#"{"key":["listener","listener"],"ttl":1}"#) == CacheRule(key: [], milliseconds: 1000))
+        for (cache, expected) in [
+            ("true", "wrong_type cache"), ("[]", "wrong_type cache"), ("{}", "wrong_value cache"),
+            (#"{"key":"sni"}"#, "wrong_value cache"), (#"{"ttl":1}"#, "wrong_value cache"),
+            (#"{"key":"sni","ttl":null}"#, "wrong_value cache"), (#"{"key":"x","ttl":1}"#, "wrong_value cache.key"),
+            (#"{"key":{},"ttl":1}"#, "wrong_type cache.key"), (#"{"key":[[]],"ttl":1}"#, "wrong_type cache.key"),
+            (#"{"key":["sni","sni","sni","sni","sni","sni"],"ttl":1}"#, "wrong_value cache.key"),
+            (#"{"key":"\ud800","ttl":1}"#, "wrong_value cache.key"),
+            (#"{"key":"sni","ttl":-1}"#, "wrong_value cache.ttl"),
+            (#"{"key":"sni","ttl":1e999}"#, "wrong_value cache.ttl"),
+            (#"{"key":"sni","ttl":1,"x":0}"#, "unknown_key cache.x"),
+            (#"{"key":"sni","key":"sni","ttl":1}"#, "duplicate_key cache.key"),
+        ] {
+            #expect(fault(#"{"remote":"127.0.0.1:9","cache":"# + cache + "}") == expected, "\(cache)")
+        }
+    }
+
+    @Test("what is for one client is not cached, and the key that forbids it is named")
+    func cacheConflicts() throws {
+        let cache = #""cache":{"key":"sni","ttl":5}"#
+        for (other, name) in [
+            (#""data":"""#, "data"), (#""reply":"a""#, "reply"), (#""state":0"#, "state"), (#""consume":0"#, "consume"),
+        ] {
+            for verdict in [#""remote":"a:1""#, #""close":true"#, #""file":"x""#] {
+                let json = "{\(verdict),\(other),\(cache)}"
+                do throws(ProtocolError) {
+                    Issue.record("accepted: \(try decode(json))")
+                } catch {
+                    #expect("\(error)" == "cache: not beside \(name)")
+                }
+            }
+        }
+        #expect(fault("{\"file\":7,\(cache)}") == "conflict cache")
+        #expect(fault("{\"file\":7,\"close\":false,\(cache)}") == "conflict cache")
+        var close = CloseVerdict()
+        close.cache = CacheRule(key: .sni, milliseconds: 5000)
+        #expect(try decode("{\"file\":7,\"close\":true,\"data\":null,\(cache)}") == .close(close))
+        #expect(try decode("{\"wait\":3,\(cache)}") == .undecided(waitFor: 3))
+        let answer = Array(("{\"remote\":\"127.0.0.1:9\",\(cache)}").utf8)
+        #expect(
+            try ProxyErrorAnswer.decode(answer.span, answer.indices)
+                == .remote(RemoteVerdict(remotes: [.ipv4(.loopback, port: 9)])))
     }
 
     @Test("an error says what was wrong and what would have been right")
@@ -386,7 +442,7 @@ import Testing
         #expect(
             try answer(#"{"protocol":1,"methods":["proxy","proxy_error","cancel","shutdown","taken","closed"]}"#)
                 .methods
-                == [.proxy, .proxyError, .cancel, .shutdown, .taken])
+                == [.proxy, .proxyError, .cancel, .shutdown, .taken, .closed])
     }
 
     @Test("what is wrong with a greeting is named, and a newer protocol first of all")
