@@ -37,6 +37,8 @@ public enum Limits {
     @inlinable public static var silenceMillisecondsDefault: Int { 500 }
     /// No timeout is longer than a day: beyond that it is a mistake, and sums of milliseconds stay small.
     @inlinable public static var timeoutMillisecondsMax: Int { 86_400_000 }
+    /// `--config` and `--log-config`: nobody writes more options, but somebody may name the wrong file.
+    @inlinable public static var configFileBytesMax: Int { 1_048_576 }
     /// `-n`: process titles have room for this much of it.
     @inlinable public static var nameBytesMax: Int { 64 }
 

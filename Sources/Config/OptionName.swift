@@ -5,6 +5,7 @@ import Addressing
 
 /// An option of the command line. Its raw value is its long name.
 public enum OptionName: String, Sendable, CaseIterable {
+    case config
     case router
     case bind
     case backlog
@@ -19,20 +20,36 @@ public enum OptionName: String, Sendable, CaseIterable {
     case gracefulTimeout = "graceful-timeout"
     case silence
     case fallback
+    case daemon
+    case pid
+    case user
+    case group
+    case umask
     case logFile = "log-file"
     case logLevel = "log-level"
+    case logConfig = "log-config"
+    case logFormat = "log-format"
     case accessLog = "access-log"
 
-    /// The letter, where the classic had one.
+    /// The letter: the classic's, and `-c`.
     public var letter: Character? {
         switch self {
+        case .config: "c"
         case .bind: "b"
         case .workers: "w"
         case .timeout: "t"
         case .name: "n"
+        case .daemon: "D"
+        case .pid: "p"
+        case .user: "u"
+        case .group: "g"
+        case .umask: "m"
         default: nil
         }
     }
+
+    /// Whether the command line takes no value for it; the environment and the file say true or false.
+    public var isFlag: Bool { self == .daemon }
 
     /// As people see it: `-w/--workers`.
     public var spelled: String {
@@ -54,15 +71,20 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .silence: "milliseconds"
         case .name: "name"
         case .maxInitialBytes: "bytes"
-        case .logFile, .accessLog: "file"
+        case .config, .pid, .logFile, .logConfig, .accessLog: "file"
+        case .daemon: ""
+        case .user: "user"
+        case .group: "group"
+        case .umask: "mask"
         case .logLevel: "level"
+        case .logFormat: "format"
         }
     }
 
     /// Its default as it would be written, nil when there is none.
     public var standard: String? {
         switch self {
-        case .router, .fallback, .accessLog: nil
+        case .config, .router, .fallback, .daemon, .pid, .user, .group, .umask, .logConfig, .accessLog: nil
         case .bind: BindAddress.standard.description
         case .backlog: String(Limits.backlogDefault)
         case .workers: String(Limits.workersDefault)
@@ -77,12 +99,14 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .silence: String(Limits.silenceMillisecondsDefault)
         case .logFile: Settings.standardError
         case .logLevel: LogLevel.info.rawValue
+        case .logFormat: LogFormat.text.rawValue
         }
     }
 
     /// One sentence for the help.
     public var about: String {
         switch self {
+        case .config: "Read options from this TOML file; its keys are the long names."
         case .router: "Start this program as the router; it is split like a shell would, and no shell is run."
         case .bind:
             "Listen here: PORT (on 127.0.0.1), :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N. May be given again."
@@ -98,8 +122,15 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .gracefulTimeout: "What TERM and INT leave to open connections; QUIT has no limit."
         case .silence: "Tell a router that asked for it when a client has said nothing for so long."
         case .fallback: "Where connections go that get no verdict: no router, too late, overload, router error."
+        case .daemon: "Go to the background once the workers are ready; a start that fails is told before."
+        case .pid: "Write the arbiter's process id here; the file is removed at the end."
+        case .user: "Workers and routers run as this user, a name or a number."
+        case .group: "Workers and routers run as this group, a name or a number."
+        case .umask: "Permissions that files made from now on do not get, in octal: 022."
         case .logFile: "The log; - is standard error."
         case .logLevel: "The least important message to write: debug, info, warning, error or critical."
+        case .logConfig: "Levels for single components, in a file of lines like router = debug."
+        case .logFormat: "text for people, with colour on a terminal, or json for machines."
         case .accessLog: "One line for each connection; - is standard error. Off unless given."
         }
     }
@@ -113,28 +144,21 @@ public enum OptionName: String, Sendable, CaseIterable {
 /// An option that users of the classic or readers of its manual know and that this version does not have: refused by name,
 /// for an option that is ignored (`--user`) can be worse than an error.
 public enum AbsentOption: String, Sendable, CaseIterable {
-    case daemon, pid, user, group, umask, config
-    case logConfig = "log-config"
     case admin
     case sslKeyfile = "ssl-keyfile"
     case sslCertfile = "ssl-certfile"
     case sslCACerts = "ssl-ca-certs"
     case sslCertReqs = "ssl-cert-reqs"
 
-    public var letter: Character? {
-        switch self {
-        case .daemon: "D"
-        case .pid: "p"
-        case .user: "u"
-        case .group: "g"
-        case .umask: "m"
-        case .config: "c"
-        default: nil
-        }
-    }
+    public var spelled: String { "--\(rawValue)" }
 
-    public var spelled: String {
-        letter.map { "-\($0)/--\(rawValue)" } ?? "--\(rawValue)"
+    /// What is said of it: `--ssl-keyfile is refused: …`.
+    public var reason: String {
+        switch self {
+        case .admin: "is not available in this version"
+        case .sslKeyfile, .sslCertfile, .sslCACerts, .sslCertReqs:
+            "is refused: TLS is not available in this version"
+        }
     }
 
     public var environment: String {

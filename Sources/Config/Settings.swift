@@ -21,12 +21,36 @@ public enum LogLevel: String, Sendable, Equatable, CaseIterable {
     case debug, info, warning, error, critical
 }
 
+/// How log lines look.
+public enum LogFormat: String, Sendable, Equatable, CaseIterable {
+    /// For people, with colour on a terminal.
+    case text
+    /// For machines: one JSON object a line.
+    case json
+}
+
+/// A part of tproxy that has a level of its own in the log (`--log-config`).
+public enum LogComponent: String, Sendable, Hashable, CaseIterable {
+    /// The first process.
+    case arbiter
+    /// The processes that serve.
+    case worker
+    /// What goes wrong with single connections.
+    case connection
+    /// Routers: their starts and ends, what they answer wrongly, and their standard error.
+    case router
+    /// The access log; its lines have the level info.
+    case access
+}
+
 /// All options as values. Flat, so that it travels as lines of key and value.
 public struct Settings: Sendable, Equatable {
     /// The name in process titles (`-n`).
     public var name: String
     /// Where to listen, in the order given (`-b`). Never empty.
     public var binds: [BindAddress] = [.standard]
+    /// Whether somebody said so: then sockets that the service manager passes are added, else they replace `binds`.
+    public var hasExplicitBinds = false
     public var backlog = Limits.backlogDefault
     public var workers = Limits.workersDefault
     /// Connections that one worker has at once; beyond that it stops accepting.
@@ -47,10 +71,24 @@ public struct Settings: Sendable, Equatable {
     public var silenceMilliseconds = Limits.silenceMillisecondsDefault
     /// Where a connection goes that no verdict was found for: no router, deadline, overload, router error.
     public var fallback: Endpoint?
+    /// Whether to go to the background (`-D`).
+    public var daemon = false
+    /// Where the arbiter's process id is written (`-p`).
+    public var pidFile: String?
+    /// Whom workers run as (`-u`): a name, or a number in decimal. Looked up when listeners are bound.
+    public var user: String?
+    /// The same for the group (`-g`).
+    public var group: String?
+    /// The mask of new files (`-m`), nil to keep the one that tproxy was started with.
+    public var umask: Int?
     /// A path, or `-` for standard error.
     public var logFile = Settings.standardError
+    /// The level of every component that has none of its own.
     public var logLevel = LogLevel.info
-    /// A path, `-` for standard error, nil for none.
+    /// The components that `--log-config` names.
+    public var logLevels: [LogComponent: LogLevel] = [:]
+    public var logFormat = LogFormat.text
+    /// A path, `-` for standard error, nil for none. Nil, too, when `--log-config` wants more than info for `access`.
     public var accessLog: String?
 
     /// How a log's path says standard error.
@@ -59,6 +97,18 @@ public struct Settings: Sendable, Equatable {
     public init(name: String, router: RouterSpec) {
         self.name = name
         self.router = router
+    }
+
+    /// The least important message that a component writes.
+    public func logLevel(of component: LogComponent) -> LogLevel { logLevels[component] ?? logLevel }
+
+    /// Takes the levels of `--log-config`. An access line has the level info: a higher one turns the access log off.
+    public mutating func setLogLevels(_ levels: [LogComponent: LogLevel]) {
+        logLevels = levels
+        switch levels[.access] {
+        case nil, .debug, .info: break
+        case .warning, .error, .critical: accessLog = nil
+        }
     }
 
     /// The longest line that a question can be; told to routers in `hello`.

@@ -1,11 +1,11 @@
-// Makes Settings of texts: the command line's, else the environment's, else the default. The first value that is not
-// allowed ends it with one line that names the option, the value and what is allowed.
+// Makes Settings of texts: the command line's, else the environment's, else the file's, else the default. The first value
+// that is not allowed ends it with one line that names where it stands, the value and what is allowed.
 
 import Addressing
 
 /// A value that is not allowed.
 public struct OptionError: Error, Equatable, CustomStringConvertible {
-    /// As it was given: `-w/--workers` or `TPROXY_WORKERS`.
+    /// As it was given: `-w/--workers`, `TPROXY_WORKERS`, or `tproxy.toml: workers`.
     public var option: String
     /// The value, nil when the trouble is that there is one, or none.
     public var value: String?
@@ -19,27 +19,37 @@ public struct OptionError: Error, Equatable, CustomStringConvertible {
     /// One line, whatever the value holds.
     public var description: String {
         guard let value else { return "\(option) \(reason)" }
+        return "\(option) '\(Self.shown(value))': \(reason)"
+    }
+
+    /// A text from outside as a part of one line.
+    static func shown(_ text: String) -> String {
         var shown = ""
-        for scalar in value.unicodeScalars.prefix(80) {
-            shown += scalar.value < 0x20 || scalar.value == 0x7f ? scalar.escaped(asASCII: true) : String(scalar)
+        for scalar in text.unicodeScalars.prefix(80) {
+            let isControl =
+                scalar.properties.generalCategory == .control || scalar.value == 0x2028 || scalar.value == 0x2029
+            shown += isControl ? scalar.escaped(asASCII: true) : String(scalar)
         }
-        return "\(option) '\(shown)': \(reason)"
+        return shown
     }
 }
 
-/// Reads options from the two places they can stand in.
+/// Reads options from the three places they can stand in.
 public struct SettingsReader {
     private let commandLine: [OptionName: [String]]
     private let environment: [String: String]
+    /// What `--config` names; added once it has been read.
+    public var file: ConfigFile?
 
     /// `commandLine` has the values of each option that was given, in order. An empty variable is an unset one.
-    public init(commandLine: [OptionName: [String]], environment: [String: String]) {
+    public init(commandLine: [OptionName: [String]], environment: [String: String], file: ConfigFile? = nil) {
         self.commandLine = commandLine
         self.environment = environment
+        self.file = file
     }
 
     /// An option's value and the name under which it was given.
-    public struct Given: Equatable {
+    public struct Given: Sendable, Equatable {
         public var text: String
         public var source: String
 
@@ -52,14 +62,19 @@ public struct SettingsReader {
     /// The value of an option that counts once: the last one given.
     public func value(_ option: OptionName) -> Given? {
         if let text = commandLine[option]?.last { return Given(text: text, source: option.spelled) }
-        guard let text = environment[option.environment], !text.isEmpty else { return nil }
-        return Given(text: text, source: option.environment)
+        if let text = environment[option.environment], !text.isEmpty {
+            return Given(text: text, source: option.environment)
+        }
+        return file?.given(option).last
     }
 
-    /// All settings. `script` is what the name in process titles comes from when there is no `-n`.
+    /// All settings but the levels of `--log-config`, whose file somebody else opens. `script` is what the name in process titles comes from when there is no `-n`.
     public func settings(router: RouterSpec, script: String) throws(OptionError) -> Settings {
         var settings = Settings(name: try name(script: script), router: router)
-        settings.binds = try binds()
+        if let binds = try binds() {
+            settings.binds = binds
+            settings.hasExplicitBinds = true
+        }
         settings.backlog = try number(.backlog, 1...Limits.backlogMax) ?? settings.backlog
         settings.workers = try number(.workers, 1...Limits.workersMax) ?? settings.workers
         settings.workerConnections =
@@ -77,20 +92,36 @@ public struct SettingsReader {
         settings.silenceMilliseconds =
             try number(.silence, 1...Limits.timeoutMillisecondsMax) ?? settings.silenceMilliseconds
         settings.fallback = try fallback()
-        settings.logFile = try path(.logFile) ?? settings.logFile
-        settings.logLevel = try logLevel() ?? settings.logLevel
-        settings.accessLog = try path(.accessLog)
+        try process(&settings)
+        try logs(&settings)
         return settings
     }
 
-    private func binds() throws(OptionError) -> [BindAddress] {
+    private func process(_ settings: inout Settings) throws(OptionError) {
+        settings.daemon = try flag(.daemon) ?? settings.daemon
+        settings.pidFile = try path(.pid, allowed: "expected a path")
+        settings.user = try account(.user)
+        settings.group = try account(.group)
+        settings.umask = try umask()
+    }
+
+    private func logs(_ settings: inout Settings) throws(OptionError) {
+        settings.logFile = try path(.logFile) ?? settings.logFile
+        settings.logLevel = try choice(.logLevel) ?? settings.logLevel
+        settings.logFormat = try choice(.logFormat) ?? settings.logFormat
+        settings.accessLog = try path(.accessLog)
+    }
+
+    /// Nil when nobody gave any.
+    private func binds() throws(OptionError) -> [BindAddress]? {
         let option = OptionName.bind
         var given = (commandLine[option] ?? []).map { Given(text: $0, source: option.spelled) }
         if given.isEmpty, let text = environment[option.environment], !text.isEmpty {
             given = text.split(separator: ",", omittingEmptySubsequences: false)
                 .map { Given(text: String($0), source: option.environment) }
         }
-        guard !given.isEmpty else { return [.standard] }
+        if given.isEmpty { given = file?.given(option) ?? [] }
+        guard !given.isEmpty else { return nil }
         guard given.count <= Limits.listenersMax else {
             throw OptionError(option: option.spelled, value: nil, reason: "may be given \(Limits.listenersMax) times")
         }
@@ -155,18 +186,63 @@ public struct SettingsReader {
         return endpoint
     }
 
-    private func path(_ option: OptionName) throws(OptionError) -> String? {
+    private func path(
+        _ option: OptionName, allowed: String = "expected a path or -"
+    ) throws(OptionError) -> String? {
         guard let given = value(option) else { return nil }
-        guard !given.text.isEmpty, !given.text.utf8.contains(0) else { throw given.refused("expected a path or -") }
+        guard !given.text.isEmpty, !given.text.utf8.contains(0) else { throw given.refused(allowed) }
         return given.text
     }
 
-    private func logLevel() throws(OptionError) -> LogLevel? {
-        guard let given = value(.logLevel) else { return nil }
-        guard let level = LogLevel(rawValue: given.text.lowercased()) else {
-            throw given.refused("expected " + LogLevel.allCases.map(\.rawValue).joined(separator: ", "))
+    private func flag(_ option: OptionName) throws(OptionError) -> Bool? {
+        guard let given = value(option) else { return nil }
+        switch given.text.lowercased() {
+        case "true", "yes", "on", "1": return true
+        case "false", "no", "off", "0": return false
+        default: throw given.refused("expected true or false")
         }
-        return level
+    }
+
+    /// One of a closed set of words.
+    private func choice<Choice: RawRepresentable<String> & CaseIterable>(
+        _ option: OptionName
+    ) throws(OptionError) -> Choice? {
+        guard let given = value(option) else { return nil }
+        guard let choice = Choice(rawValue: given.text.lowercased()) else {
+            throw given.refused("expected " + Choice.allCases.map(\.rawValue).joined(separator: ", "))
+        }
+        return choice
+    }
+
+    /// A user or a group: whether it exists is seen when it is looked up.
+    private func account(_ option: OptionName) throws(OptionError) -> String? {
+        guard let given = value(option) else { return nil }
+        // The last number is "no change" for setuid(2), so it is nobody's.
+        let isAllowed =
+            given.text.utf8.allSatisfy(\.isDigit)
+            ? UInt32(given.text).map { $0 < UInt32.max } ?? false
+            : given.text.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7f && $0 != ":" && $0 != "/" }
+                && !given.text.hasPrefix("-")
+        guard isAllowed else { throw given.refused("expected a name or a number, 0 to \(UInt32.max - 1)") }
+        return given.text
+    }
+
+    /// Reads the classic's ways of writing a mask. Its decimal way is refused, for in `-m 22` everybody means 022.
+    private func umask() throws(OptionError) -> Int? {
+        guard let given = value(.umask) else { return nil }
+        let text = given.text.lowercased()
+        let number =
+            text.hasPrefix("0x")
+            ? Int(text.dropFirst(2), radix: 16)
+            : text.hasPrefix("0b")
+                ? Int(text.dropFirst(2), radix: 2)
+                : text.hasPrefix("0o")
+                    ? Int(text.dropFirst(2), radix: 8)
+                    : text.hasPrefix("0") || text.utf8.count == 1 ? Int(text, radix: 8) : nil
+        guard let number, (0...0o777).contains(number), text.utf8.allSatisfy(\.isLetterOrDigit) else {
+            throw given.refused("expected an octal mask with a leading zero, 0 to 0777")
+        }
+        return number
     }
 }
 
@@ -182,6 +258,8 @@ extension BindAddress {
 
 extension UInt8 {
     fileprivate var isDigit: Bool { self >= UInt8(ascii: "0") && self <= UInt8(ascii: "9") }
+    /// ASCII alone, lower case.
+    fileprivate var isLetterOrDigit: Bool { isDigit || self >= UInt8(ascii: "a") && self <= UInt8(ascii: "z") }
 }
 
 extension String {

@@ -31,6 +31,15 @@ extension Settings {
         ]
     }
 
+    private static var flags: [(key: String, path: WritableKeyPath<Settings, Bool>)] {
+        [("hasExplicitBinds", \.hasExplicitBinds), ("daemon", \.daemon)]
+    }
+
+    /// What may be absent.
+    private static var texts: [(key: String, path: WritableKeyPath<Settings, String?>)] {
+        [("pidFile", \.pidFile), ("user", \.user), ("group", \.group), ("accessLog", \.accessLog)]
+    }
+
     /// Everything, as records.
     public var records: [Record] {
         var records = [Record("name", name)]
@@ -39,9 +48,18 @@ extension Settings {
         records.append(Record("router", router.text))
         records += router.arguments.map { Record("routerArgument", $0) }
         if let fallback { records.append(Record("fallback", fallback.description)) }
+        records += Self.flags.map { Record($0.key, self[keyPath: $0.path] ? "1" : "0") }
+        for (key, path) in Self.texts {
+            if let text = self[keyPath: path] { records.append(Record(key, text)) }
+        }
+        if let umask { records.append(Record("umask", String(umask))) }
         records.append(Record("logFile", logFile))
         records.append(Record("logLevel", logLevel.rawValue))
-        if let accessLog { records.append(Record("accessLog", accessLog)) }
+        for component in LogComponent.allCases {
+            guard let level = logLevels[component] else { continue }
+            records.append(Record("logLevels", "\(component.rawValue)=\(level.rawValue)"))
+        }
+        records.append(Record("logFormat", logFormat.rawValue))
         return records
     }
 
@@ -69,11 +87,35 @@ extension Settings {
             guard let endpoint = Endpoint(value) else { throw .invalid(key: "fallback", value: value) }
             fallback = endpoint
         }
+        for (key, path) in Self.flags {
+            guard let value = values[key]?.last else { continue }
+            guard value == "0" || value == "1" else { throw .invalid(key: key, value: value) }
+            self[keyPath: path] = value == "1"
+        }
+        for (key, path) in Self.texts { self[keyPath: path] = values[key]?.last }
+        if let value = values["umask"]?.last {
+            guard let mask = Int(value), (0...0o777).contains(mask) else { throw .invalid(key: "umask", value: value) }
+            umask = mask
+        }
+        try readLogs(values)
+    }
+
+    private mutating func readLogs(_ values: [String: [String]]) throws(InheritanceError) {
         if let value = values["logFile"]?.last { logFile = value }
         if let value = values["logLevel"]?.last {
             guard let level = LogLevel(rawValue: value) else { throw .invalid(key: "logLevel", value: value) }
             logLevel = level
         }
-        accessLog = values["accessLog"]?.last
+        for value in values["logLevels"] ?? [] {
+            let parts = value.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+            guard parts.count == 2, let component = LogComponent(rawValue: parts[0]),
+                let level = LogLevel(rawValue: parts[1])
+            else { throw .invalid(key: "logLevels", value: value) }
+            logLevels[component] = level
+        }
+        if let value = values["logFormat"]?.last {
+            guard let format = LogFormat(rawValue: value) else { throw .invalid(key: "logFormat", value: value) }
+            logFormat = format
+        }
     }
 }

@@ -16,11 +16,16 @@ enum CommandLineOptions {
         case refuse(String)
     }
 
+    /// Options that are read and checked, and that no part of this version carries out yet: refused by name.
+    static let notYet: Set<OptionName> = [.daemon, .pid, .user, .group, .umask, .logConfig, .logFormat]
+
     /// The exit status of wrong options.
     static let wrongOptionsStatus: Int32 = 2
 
     /// Reads `arguments`, without the program's name. Looks at files (the script, the Python runner), binds and starts nothing.
-    static func parse(arguments: [String], environment: [String: String]) -> Outcome {
+    static func parse(
+        arguments: [String], environment: [String: String], refusing notYet: Set<OptionName> = notYet
+    ) -> Outcome {
         let command: Command
         do {
             command = try Command.parse(arguments)
@@ -32,7 +37,7 @@ enum CommandLineOptions {
             return .refuse(line.replacing("Error: ", with: "tproxy: ", maxReplacements: 1) + " (see tproxy --help)")
         }
         do throws(OptionError) {
-            return .serve(try command.settings(environment: environment))
+            return .serve(try command.settings(environment: environment, refusing: notYet))
         } catch {
             return .refuse("tproxy: \(error)")
         }
@@ -51,12 +56,14 @@ struct Command: ParsableCommand {
             """,
         discussion: """
             SCRIPT is a Python file with a function proxy(data), or a module, or module:object. Any other program is a \
-            router too: see --router. Each option can come from the environment instead: TPROXY_BIND=5000,unix:/run/t.sock.
+            router too: see --router. Each option can come from the environment instead: TPROXY_BIND=5000,unix:/run/t.sock. \
+            The command line goes before the environment, and that before the file of --config.
             """,
         version: "tproxy \(Product.version)")
 
     @Argument(help: "A Python script, module or module:object with a proxy function.") var script: String?
 
+    @Option(name: names(.config), parsing: .unconditional, help: help(.config)) var config: String?
     @Option(name: names(.router), parsing: .unconditional, help: help(.router)) var router: String?
     @Option(name: names(.bind), parsing: .unconditionalSingleValue, help: help(.bind)) var bind: [String] = []
     @Option(name: names(.backlog), parsing: .unconditional, help: help(.backlog)) var backlog: String?
@@ -76,32 +83,62 @@ struct Command: ParsableCommand {
         String?
     @Option(name: names(.silence), parsing: .unconditional, help: help(.silence)) var silence: String?
     @Option(name: names(.fallback), parsing: .unconditional, help: help(.fallback)) var fallback: String?
+    @Flag(name: names(.daemon), help: help(.daemon)) var daemon = false
+    @Option(name: names(.pid), parsing: .unconditional, help: help(.pid)) var pid: String?
+    @Option(name: names(.user), parsing: .unconditional, help: help(.user)) var user: String?
+    @Option(name: names(.group), parsing: .unconditional, help: help(.group)) var group: String?
+    @Option(name: names(.umask), parsing: .unconditional, help: help(.umask)) var umask: String?
     @Option(name: names(.logFile), parsing: .unconditional, help: help(.logFile)) var logFile: String?
     @Option(name: names(.logLevel), parsing: .unconditional, help: help(.logLevel)) var logLevel: String?
+    @Option(name: names(.logConfig), parsing: .unconditional, help: help(.logConfig)) var logConfig: String?
+    @Option(name: names(.logFormat), parsing: .unconditional, help: help(.logFormat)) var logFormat: String?
     @Option(name: names(.accessLog), parsing: .unconditional, help: help(.accessLog)) var accessLog: String?
     @OptionGroup(visibility: .private) var absent: AbsentOptions
 
     /// The texts that were given, by option.
     private var given: [OptionName: [String]] {
         let single: [(OptionName, String?)] = [
-            (.router, router), (.backlog, backlog), (.workers, workers), (.workerConnections, workerConnections),
+            (.config, config), (.router, router), (.backlog, backlog), (.workers, workers),
+            (.workerConnections, workerConnections),
             (.timeout, timeout), (.name, name), (.maxInitialBytes, maxInitialBytes),
             (.verdictTimeout, verdictTimeout), (.routerTimeout, routerTimeout), (.connectTimeout, connectTimeout),
-            (.gracefulTimeout, gracefulTimeout), (.silence, silence), (.fallback, fallback), (.logFile, logFile),
-            (.logLevel, logLevel), (.accessLog, accessLog),
+            (.gracefulTimeout, gracefulTimeout), (.silence, silence), (.fallback, fallback), (.pid, pid),
+            (.user, user), (.group, group), (.umask, umask), (.logFile, logFile), (.logLevel, logLevel),
+            (.logConfig, logConfig), (.logFormat, logFormat), (.accessLog, accessLog),
         ]
         var given: [OptionName: [String]] = bind.isEmpty ? [:] : [.bind: bind]
         for case (let option, let text?) in single { given[option] = [text] }
+        if daemon { given[.daemon] = ["true"] }
         return given
     }
 
-    func settings(environment: [String: String]) throws(OptionError) -> Settings {
-        if let absent = absent.given ?? AbsentOption.allCases.first(where: { environment[$0.environment] ?? "" != "" })
-        {
-            let spelled = self.absent.given == nil ? absent.environment : absent.spelled
-            throw OptionError(option: spelled, value: nil, reason: "is not available in this version")
+    func settings(
+        environment: [String: String], refusing notYet: Set<OptionName>
+    ) throws(OptionError) -> Settings {
+        if let absent = absent.given {
+            throw OptionError(option: absent.spelled, value: nil, reason: absent.reason)
         }
-        let reader = SettingsReader(commandLine: given, environment: environment)
+        if let absent = AbsentOption.allCases.first(where: { environment[$0.environment] ?? "" != "" }) {
+            throw OptionError(option: absent.environment, value: nil, reason: absent.reason)
+        }
+        var reader = SettingsReader(commandLine: given, environment: environment)
+        if let config = reader.value(.config) { reader.file = try ConfigFile(reading: config) }
+        let (router, name) = try router(reader, environment)
+        var settings = try reader.settings(router: router, script: name)
+        if let logConfig = reader.value(.logConfig) {
+            settings.setLogLevels(try LogConfig.levels(in: TextFile.contents(logConfig), path: logConfig.text))
+        }
+        for option in OptionName.allCases where notYet.contains(option) {
+            guard let given = reader.value(option), option != .daemon || settings.daemon else { continue }
+            throw OptionError(option: given.source, value: nil, reason: "is not available in this version")
+        }
+        return settings
+    }
+
+    /// The router, and what it is called.
+    private func router(
+        _ reader: SettingsReader, _ environment: [String: String]
+    ) throws(OptionError) -> (RouterSpec, name: String) {
         // A script on the command line goes before TPROXY_ROUTER, as every option does; two routers on it are one too many.
         if let script {
             guard router == nil else {
@@ -109,8 +146,7 @@ struct Command: ParsableCommand {
                     option: "--router", value: nil, reason: "and a script are two routers: give one of them")
             }
             let classic = ClassicScript(script)
-            let spec = try classic.router(environment: environment)
-            return try reader.settings(router: spec, script: classic.name)
+            return (try classic.router(environment: environment), classic.name)
         }
         guard let command = reader.value(.router) else {
             throw OptionError(
@@ -120,14 +156,11 @@ struct Command: ParsableCommand {
         if command.text.hasPrefix("unix:") {
             throw command.refused("a router that somebody else runs is not available in this version")
         }
-        let words: [String]
         do throws(ShellWordsError) {
-            words = try ShellWords.split(command.text)
+            return (RouterSpec(arguments: try ShellWords.split(command.text), text: command.text), command.text)
         } catch {
             throw command.refused("\(error)")
         }
-        return try reader.settings(
-            router: RouterSpec(arguments: words, text: command.text), script: command.text)
     }
 
     fileprivate static func names(_ option: OptionName) -> NameSpecification {
@@ -137,19 +170,13 @@ struct Command: ParsableCommand {
 
     private static func help(_ option: OptionName) -> ArgumentHelp {
         let standard = option.standard.map { " (default: \($0))" } ?? ""
-        return ArgumentHelp("\(option.about)\(standard)", valueName: option.placeholder)
+        let absent = CommandLineOptions.notYet.contains(option) ? " (not available in this version)" : ""
+        return ArgumentHelp("\(option.about)\(standard)\(absent)", valueName: option.placeholder)
     }
 }
 
 /// What this version does not have; parsed so that it can be refused by name.
 struct AbsentOptions: ParsableArguments {
-    @Flag(name: names(.daemon)) var daemon = false
-    @Option(name: names(.pid), parsing: .unconditional) var pid: String?
-    @Option(name: names(.user), parsing: .unconditional) var user: String?
-    @Option(name: names(.group), parsing: .unconditional) var group: String?
-    @Option(name: names(.umask), parsing: .unconditional) var umask: String?
-    @Option(name: names(.config), parsing: .unconditional) var config: String?
-    @Option(name: names(.logConfig), parsing: .unconditional) var logConfig: String?
     @Option(name: names(.admin), parsing: .unconditional) var admin: String?
     @Option(name: names(.sslKeyfile), parsing: .unconditional) var sslKeyfile: String?
     @Option(name: names(.sslCertfile), parsing: .unconditional) var sslCertfile: String?
@@ -158,17 +185,12 @@ struct AbsentOptions: ParsableArguments {
 
     /// The first of them that was given.
     var given: AbsentOption? {
-        if daemon { return .daemon }
         let values: [(AbsentOption, String?)] = [
-            (.pid, pid), (.user, user), (.group, group), (.umask, umask), (.config, config), (.logConfig, logConfig),
             (.admin, admin), (.sslKeyfile, sslKeyfile), (.sslCertfile, sslCertfile), (.sslCACerts, sslCACerts),
             (.sslCertReqs, sslCertReqs),
         ]
         return values.first { $0.1 != nil }?.0
     }
 
-    private static func names(_ option: AbsentOption) -> NameSpecification {
-        guard let letter = option.letter else { return .customLong(option.rawValue) }
-        return [.customShort(letter), .customLong(option.rawValue)]
-    }
+    private static func names(_ option: AbsentOption) -> NameSpecification { .customLong(option.rawValue) }
 }

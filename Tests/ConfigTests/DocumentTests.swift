@@ -14,8 +14,8 @@ private func document(_ name: String) throws -> String {
     func options(option: OptionName) throws {
         let letter = option.letter.map { "`-\($0)`, " } ?? ""
         let standard = option.standard.map { option == .name ? $0 : "`\($0)`" } ?? ""
-        let row =
-            "| \(letter)`--\(option.rawValue) \(option.placeholder.uppercased())` | \(standard) | \(option.about) |"
+        let value = option.isFlag ? "" : " " + option.placeholder.uppercased()
+        let row = "| \(letter)`--\(option.rawValue)\(value)` | \(standard) | \(option.about) |"
         let readme = try document("README.md")
         #expect(readme.contains(row.replacing("|  |", with: "| |") + "\n"), "\(row)")
     }

@@ -21,12 +21,58 @@ private func read(
         #expect(settings.routerTimeoutMilliseconds == 5000 && settings.connectTimeoutMilliseconds == 10_000)
         #expect(settings.gracefulTimeoutMilliseconds == 10_000 && settings.silenceMilliseconds == 500)
         #expect(settings.logFile == "-" && settings.accessLog == nil && settings.logLevel == .info)
+        #expect(settings.logFormat == .text && settings.logLevels.isEmpty && !settings.daemon)
+        #expect(settings.pidFile == nil && settings.user == nil && settings.group == nil && settings.umask == nil)
+        #expect(!settings.hasExplicitBinds)
     }
 
     @Test("every default that the help shows is what reading it gives", arguments: OptionName.allCases)
     func shownDefaults(option: OptionName) throws {
         guard let standard = option.standard, option != .name else { return }
-        #expect(try read([option: [standard]]) == read())
+        var plain = try read()
+        plain.hasExplicitBinds = option == .bind
+        #expect(try read([option: [standard]]) == plain)
+    }
+
+    @Test(
+        "a mask is octal, or the classic's hexadecimal",
+        arguments: [("0", 0), ("7", 7), ("022", 0o22), ("0777", 0o777), ("0o27", 0o27), ("0x12", 0o22), ("0B10", 2)])
+    func masks(text: String, expected: Int) throws {
+        #expect(try read([.umask: [text]]).umask == expected)
+    }
+
+    @Test("users and groups are names or numbers, kept as they were given")
+    func accounts() throws {
+        for text in ["www-data", "0", "1000", "4294967294", "DOMAIN\\user", "é"] {
+            #expect(try read([.user: [text]]).user == text)
+            #expect(try read([:], ["TPROXY_GROUP": text]).group == text)
+        }
+    }
+
+    @Test(
+        "a flag takes the usual words",
+        arguments: [("1", true), ("Yes", true), ("on", true), ("false", false), ("0", false)])
+    func flags(text: String, expected: Bool) throws {
+        #expect(try read([:], ["TPROXY_DAEMON": text]).daemon == expected)
+    }
+
+    @Test("the file comes last, and its errors name it and the key")
+    func files() throws {
+        let file = try ConfigFile(
+            path: "t.toml",
+            entries: [.init(key: "workers", texts: ["3"]), .init(key: "bind", texts: ["1", "2"])])
+        func read(_ commandLine: [OptionName: [String]], _ environment: [String: String]) throws -> Settings {
+            try SettingsReader(commandLine: commandLine, environment: environment, file: file)
+                .settings(router: RouterSpec(arguments: ["r"], text: "r"), script: "r")
+        }
+        #expect(try read([:], [:]).workers == 3 && read([:], [:]).binds.count == 2)
+        #expect(try read([:], ["TPROXY_WORKERS": "4"]).workers == 4)
+        #expect(try read([.workers: ["5"], .bind: ["9"]], ["TPROXY_WORKERS": "4"]).workers == 5)
+        #expect(try read([.bind: ["9"]], [:]).binds.count == 1)
+        let error = #expect(throws: OptionError.self) {
+            try ConfigFile(path: "a\u{1b}b", entries: [.init(key: "wörkers\n", texts: ["1"])])
+        }
+        #expect(error?.description == "a\\u{1B}b: wörkers\\n is no option (its keys are the long names)")
     }
 
     @Test("the command line goes before the environment, and a -b replaces instead of adding")
@@ -77,6 +123,16 @@ private func read(
             (.bind, "tls://443", "-b/--bind 'tls://443': tls:// is not available in this version"),
             (.fallback, "x", "--fallback 'x': expected HOST:PORT, [V6]:PORT or unix:PATH"),
             (.logLevel, "loud", "--log-level 'loud': expected debug, info, warning, error, critical"),
+            (.logFormat, "xml", "--log-format 'xml': expected text, json"),
+            (.umask, "22", "-m/--umask '22': expected an octal mask with a leading zero, 0 to 0777"),
+            (.umask, "08", "-m/--umask '08': expected an octal mask with a leading zero, 0 to 0777"),
+            (.umask, "01000", "-m/--umask '01000': expected an octal mask with a leading zero, 0 to 0777"),
+            (.umask, "0x-1", "-m/--umask '0x-1': expected an octal mask with a leading zero, 0 to 0777"),
+            (.user, "", "-u/--user '': expected a name or a number, 0 to 4294967294"),
+            (.user, "4294967295", "-u/--user '4294967295': expected a name or a number, 0 to 4294967294"),
+            (.group, "a:b", "-g/--group 'a:b': expected a name or a number, 0 to 4294967294"),
+            (.pid, "", "-p/--pid '': expected a path"),
+            (.daemon, "perhaps", "-D/--daemon 'perhaps': expected true or false"),
             (.logFile, "", "--log-file '': expected a path or -"),
             (.name, "a\nb", "-n/--name 'a\\nb': expected 1 to 64 bytes without control characters"),
         ] as [(OptionName, String, String)])

@@ -27,6 +27,14 @@ struct InheritanceTests {
         settings.fallback = Endpoint("[::1]:81")
         settings.logFile = "/tmp/a log"
         settings.logLevel = .debug
+        settings.hasExplicitBinds = true
+        settings.daemon = true
+        settings.pidFile = "/run/x=y\n.pid"
+        settings.user = "1000"
+        settings.group = "daemon"
+        settings.umask = 0o27
+        settings.logLevels = [.router: .debug, .access: .info]
+        settings.logFormat = .json
         settings.accessLog = "-"
         return settings
     }
