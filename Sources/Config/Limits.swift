@@ -62,6 +62,8 @@ public enum Limits {
     @inlinable public static var routerBackoffMillisecondsMax: Int { 5_000 }
     /// So long a router that was told to go has for its open answers before TERM, and again before KILL.
     @inlinable public static var routerShutdownMilliseconds: Int { 5_000 }
+    /// So long a new router has to live after a reload, unless it answers a question, before the old one is sent away.
+    @inlinable public static var routerProvingMilliseconds: Int { 1_000 }
     /// Lines in a row that look like messages and are none: then the router is replaced.
     @inlinable public static var strayLinesMax: Int { 10 }
     /// `proxy_error` questions of one connection: failover in a circle ends.

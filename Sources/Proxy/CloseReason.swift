@@ -28,8 +28,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case routerTimeout = "router_timeout"
     /// The router answered with an error.
     case routerError = "router_error"
-    /// The router died with the question open, twice.
-    case routerDied = "router_died"
+    /// Routers die of what the client sent: twice its question was the only one open when one did.
+    case poison
     /// There was no router to ask.
     case noRouter = "no_router"
     /// Too many questions were waiting.

@@ -39,8 +39,11 @@ struct Question: BitwiseCopyable {
 
     var phase = Phase.free
     var kind = QuestionKind.proxy
-    /// How many routers died with this question open.
+    /// How many routers died with this question open, and at how many of these deaths it was the only one.
     var replay: UInt8 = 0
+    var alone: UInt8 = 0
+    /// The trial it is in, 0 for none.
+    var trial: UInt32 = 0
     var asker = Asker(rawValue: 0)
     /// The router it was put to last, and its id there; both mean nothing while it waits for the first one.
     var router = RouterID.none

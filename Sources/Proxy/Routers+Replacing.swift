@@ -1,8 +1,8 @@
 // The lives of routers: started, greeted, deciding, retired, replaced; which one decides, and when the next one is tried.
 //
-//     starting → deciding → retiring → leaving → (release)
-//         │          └──────────┴─────────↑
-//         └────────── failed ─────────────┘
+//     starting → deciding ⇄ standing by → retiring → leaving → (release)
+//         │          └────────────┴───────────┴─────────↑
+//         └────────── failed ───────────────────────────┘
 
 /// One router from its spawn to its release.
 struct RouterLife {
@@ -11,6 +11,8 @@ struct RouterLife {
         case starting(deadline: Int64, closed: Bool)
         /// New questions go to it.
         case deciding
+        /// A newer generation decides and has yet to prove itself. It finishes what it has, and decides again if that one dies.
+        case standingBy
         /// Replaced by a newer generation: it finishes what it has.
         case retiring
         /// It has nothing left to do here, or is not trusted any more.
@@ -19,7 +21,7 @@ struct RouterLife {
         var deadline: Int64? {
             switch self {
             case .starting(let deadline, _), .leaving(_, let deadline): deadline
-            case .deciding, .retiring: nil
+            case .deciding, .standingBy, .retiring: nil
             }
         }
     }
@@ -39,6 +41,8 @@ struct RouterLife {
     let id: RouterID
     let kind: RouterKind
     let generation: Int
+    /// The place of its seat.
+    let seat: Int
     var phase: Phase
     var abilities = RouterAbilities()
     var nextQuestionID = firstQuestionID
@@ -59,17 +63,24 @@ struct RouterLife {
     var isNeeded: Bool { inFlight > abandoned || unapplied > 0 }
 }
 
-/// The place of the router that decides: who has it, who is to have it, and when the next one is tried. More places
-/// (several routers, a shadow, a canary) are more of these.
+/// The place of a router that decides: who has it, who is to have it, and when the next one is tried.
 struct RouterSeat {
+    /// Until when a new generation has to prove itself: without an open question, and with one.
+    struct Proving {
+        let until: Int64
+        let latest: Int64
+    }
+
     /// Questions go to it.
     var holder: RouterID?
     /// Started, not greeted yet.
     var coming: RouterID?
+    /// The router before the holder, while the holder has yet to prove itself.
+    var standby: RouterID?
+    /// The holder is the new generation of a reload and has not proved itself yet.
+    var proving: Proving?
     /// The coming one is the new generation of a reload.
     var isReload = false
-    /// Another reload was asked for before this one was over: the files may have changed since.
-    var reloadAgain = false
     /// When to start the next one, if none is coming.
     var restartAt: Int64?
     /// Deaths and failed starts since the last answer.
@@ -77,31 +88,70 @@ struct RouterSeat {
 }
 
 extension Routers {
+    /// A router that decides, for what any of them may be told.
+    var anyHolder: RouterID? { seats.lazy.compactMap { $0.holder }.first }
+
     // MARK: What the worker asks for
 
-    /// Starts the first router.
+    /// Starts the first routers.
     mutating func start(now: Int64) {
         guard phase == .idle else { return }
         phase = .running
-        seat.restartAt = now
-        startDueRouter(now)
+        for seat in seats.indices { seats[seat].restartAt = now }
+        startDueRouters(now)
+        guard limits.mayBeAbsent else { return }
+        wasReady = true
+        actions.append(.ready)
     }
 
-    /// HUP: starts a new generation, which takes over when it has answered `hello`. Answered by `reloaded` or `reloadFailed`;
-    /// reloads asked for while one is under way are answered together by the next one. `generation` is the new one's
-    /// number, if it is higher than ours; without it we count on.
+    /// HUP: starts a new generation, which takes over when it has answered `hello`; several routers one after the other.
+    /// Answered by `reloaded` once they have proved themselves, or by `reloadFailed`; reloads asked for while one is under way
+    /// are answered together by the next one. `generation` is the new one's number, if it is higher than ours; without it we
+    /// count on.
     mutating func reload(generation wanted: Int? = nil, now: Int64) {
         guard phase == .running else { return }
         if let wanted { wantedGeneration = wanted }
-        guard seat.coming == nil, lives.count < limits.livesMax, wasReady else {
-            seat.reloadAgain = true
+        reloadAgain = true
+        goOnReloading(now)
+    }
+
+    /// Does the next step of a reload, as soon as it can be done.
+    private mutating func goOnReloading(_ now: Int64) {
+        guard phase == .running, wasReady else { return }
+        if reloadSeat == nil, reloadAgain, canReload(0) {
+            reloadAgain = false
+            reloadSeat = 0
+            generation = max(generation + 1, wantedGeneration)
+        } else if let seat = reloadSeat, seats[seat].isReload || seats[seat].proving != nil {
             return
         }
-        seat.reloadAgain = false
-        seat.isReload = true
-        seat.restartAt = nil
-        generation = max(generation + 1, wantedGeneration)
-        spawn(now)
+        guard let seat = reloadSeat, canReload(seat) else { return }
+        seats[seat].isReload = true
+        seats[seat].restartAt = nil
+        spawn(seat, now)
+    }
+
+    private func canReload(_ seat: Int) -> Bool {
+        seats[seat].coming == nil && seats[seat].proving == nil && lives.count < limits.livesMax
+    }
+
+    /// The new router of a seat has shown that it works: the old one may go.
+    mutating func proved(_ seat: Int) {
+        seats[seat].proving = nil
+        if let standby = seats[seat].standby, let position = position(of: standby) { lives[position].phase = .retiring }
+        seats[seat].standby = nil
+        guard reloadSeat == seat else { return }
+        if seat + 1 < seats.count {
+            reloadSeat = seat + 1
+        } else {
+            reloadSeat = nil
+            actions.append(.reloaded(generation: generation))
+        }
+    }
+
+    private mutating func reloadFailed(_ end: RouterEnd) {
+        reloadSeat = nil
+        actions.append(.reloadFailed(end))
     }
 
     /// Nobody will ask any more: when the last open question is over the routers leave, and then comes `drained`.
@@ -126,19 +176,24 @@ extension Routers {
         lives[position].index = QuestionIndex(capacity: abilities.maxInFlight)
         lives[position].heard &+= 1
         lives[position].phase = .deciding
-        let old = seat.holder
-        seat.holder = router
-        seat.coming = nil
+        let seat = lives[position].seat
+        let old = seats[seat].holder
+        seats[seat].holder = router
+        seats[seat].coming = nil
         actions.append(.note(.greeted(router, maxInFlight: abilities.maxInFlight)))
         if !wasReady {
             wasReady = true
             actions.append(.ready)
         }
-        if seat.isReload {
-            seat.isReload = false
-            actions.append(.reloaded(generation: lives[position].generation))
+        if let old, let position = self.position(of: old) {
+            lives[position].phase = .standingBy
+            seats[seat].standby = old
         }
-        if let old, let position = self.position(of: old) { lives[position].phase = .retiring }
+        if seats[seat].isReload {
+            seats[seat].isReload = false
+            seats[seat].proving = RouterSeat.Proving(
+                until: now &+ limits.provingMilliseconds, latest: now &+ limits.provingMaxMilliseconds)
+        }
         settle(now)
     }
 
@@ -146,13 +201,13 @@ extension Routers {
     mutating func died(_ router: RouterID, _ end: RouterEnd, now: Int64) {
         guard let position = position(of: router) else { return }
         switch lives[position].phase {
-        case .starting(let deadline, _) where end == .closed:
+        case .starting(let deadline, _) where end == .closed && lives[position].kind == .process:
             let soon = now &+ limits.exitStatusTimeoutMilliseconds
             lives[position].phase = .starting(deadline: min(deadline, soon), closed: true)
         case .starting: failStart(router, end, now)
-        case .deciding, .retiring: lose(router, end, now)
+        case .deciding, .standingBy, .retiring: lose(router, end, now)
         case .leaving:
-            guard end.processIsGone else { return }
+            guard end.processIsGone || lives[position].kind == .unix else { return }
             actions.append(.note(.left(router, end)))
             release(router)
         }
@@ -167,13 +222,16 @@ extension Routers {
         case .starting(let deadline, let closed):
             guard deadline <= now else { return }
             failStart(router, closed ? .closed : .noGreeting(limits.helloTimeoutMilliseconds), now)
-        case .deciding, .retiring:
+        case .deciding, .standingBy, .retiring:
             if expireQuestions(position, now) {
                 lose(router, .wedged(limits.routerTimeoutMilliseconds), now)
             }
         case .leaving(let departure, let deadline):
             guard deadline <= now else { return }
             switch departure {
+            case .told where lives[position].kind == .unix:
+                release(router)
+                return
             case .told: sendAway(position, .terminate, now)
             case .terminated: sendAway(position, .kill, now)
             case .killed:
@@ -217,86 +275,106 @@ extension Routers {
     /// A router that decided, or still had something to finish, is gone: its open questions go to the next one.
     private mutating func lose(_ router: RouterID, _ end: RouterEnd, _ now: Int64) {
         guard let position = position(of: router) else { return }
-        let open = lives[position].inFlight - lives[position].abandoned
-        var replayed = 0
-        for list in [lives[position].asked, lives[position].extended] {
-            while let slot = questions.first(of: list) {
-                let isWanted = questions[slot].phase == .asked
-                unlinkAsked(slot, position)
-                if !isWanted {
-                    questions.free(slot)
-                } else if putAgain(slot, now) {
-                    replayed += 1
-                }
+        let seat = lives[position].seat
+        // The fault is a suspect's then, not the router's, if routers answer at all.
+        let inTrial = if case .trying(router, _, _, _) = turn { answers(now) } else { false }
+        let (open, replayed) = suspect(position, end, now)
+        counters.lost &+= 1
+        if seats[seat].standby == router { seats[seat].standby = nil }
+        if seats[seat].holder == router, seats[seat].proving != nil {
+            let standby = seats[seat].standby
+            actions.append(.note(.undone(router, end, old: standby, open: open, replayed: replayed)))
+            seats[seat].proving = nil
+            seats[seat].standby = nil
+            seats[seat].holder = standby
+            if let standby, let position = self.position(of: standby) { lives[position].phase = .deciding }
+            if standby == nil { seats[seat].failures += 1 }
+            reloadFailed(end)
+        } else {
+            actions.append(.note(.lost(router, end, open: open, replayed: replayed)))
+            if seats[seat].holder == router {
+                seats[seat].holder = nil
+                seats[seat].failures += 1
             }
         }
-        counters.lost &+= 1
-        actions.append(.note(.lost(router, end, open: open, replayed: replayed)))
-        if seat.holder == router {
-            seat.holder = nil
-            seat.failures += 1
-        }
         finish(router, end, now)
-        replace(now)
+        replace(seat, inTrial: inTrial, now)
+    }
+
+    /// Routers have answered questions of late.
+    private func answers(_ now: Int64) -> Bool {
+        answeredAt.map { now &- $0 < limits.answersMilliseconds } ?? false
     }
 
     private mutating func failStart(_ router: RouterID, _ end: RouterEnd, _ now: Int64) {
-        seat.coming = nil
-        seat.failures += 1
+        guard let position = position(of: router) else { return }
+        let seat = lives[position].seat
+        seats[seat].coming = nil
+        seats[seat].failures += 1
         finish(router, end, now)
         if !wasReady, phase == .running {
             // Whoever is told of this says why: no note.
             phase = .ended
-            seat.reloadAgain = false
+            reloadAgain = false
+            for seat in seats.indices { seats[seat].restartAt = nil }
+            for position in lives.indices.reversed() {
+                if case .starting = lives[position].phase { sendAway(position, .terminate, now) }
+            }
             while let slot = questions.first(of: waiting) { failWaiting(slot) }
             actions.append(.bootFailed(end))
             return
         }
         actions.append(.note(.failedToStart(router, end)))
-        if seat.isReload {
-            seat.isReload = false
-            actions.append(.reloadFailed(end))
+        if seats[seat].isReload {
+            seats[seat].isReload = false
+            reloadFailed(end)
         }
-        replace(now)
+        replace(seat, now)
     }
 
     /// Sees to it that a router comes, unless there is one, one is coming, or nobody needs one.
-    private mutating func replace(_ now: Int64) {
-        guard seat.holder == nil, seat.coming == nil, phase == .running || (phase == .draining && openCount > 0)
+    private mutating func replace(_ seat: Int, inTrial: Bool = false, _ now: Int64) {
+        guard seats[seat].holder == nil, seats[seat].coming == nil,
+            phase == .running || (phase == .draining && openCount > 0)
         else { return }
         // The first at once, the second after the shortest delay, and each further one after twice the time.
-        var delay = seat.failures < 2 ? 0 : limits.restartDelayMinMilliseconds
-        for _ in 0..<min(max(0, seat.failures - 2), 32) where delay < limits.restartDelayMaxMilliseconds { delay &*= 2 }
-        delay = min(delay, limits.restartDelayMaxMilliseconds)
+        let failures = seats[seat].failures
+        var delay = failures < 2 ? 0 : limits.restartDelayMinMilliseconds
+        for _ in 0..<min(max(0, failures - 2), 32) where delay < limits.restartDelayMaxMilliseconds { delay &*= 2 }
+        delay = min(delay, inTrial ? limits.restartDelayMinMilliseconds : limits.restartDelayMaxMilliseconds)
         if delay > 0 { actions.append(.note(.restartLater(milliseconds: delay))) }
-        seat.restartAt = now &+ delay
+        seats[seat].restartAt = now &+ delay
     }
 
-    /// Starts the router whose time has come, if there is a place for it. If there is none, those that are leaving are hurried.
-    mutating func startDueRouter(_ now: Int64) {
-        guard let restartAt = seat.restartAt, restartAt <= now else { return }
-        guard lives.count < limits.livesMax else {
-            for position in lives.indices {
-                guard case .leaving(let departure, _) = lives[position].phase, departure != .killed else { continue }
-                sendAway(position, .kill, now)
+    /// Starts the routers whose time has come, if there is a place for them. If there is none, those that are leaving are hurried.
+    mutating func startDueRouters(_ now: Int64) {
+        for seat in seats.indices {
+            guard let restartAt = seats[seat].restartAt, restartAt <= now else { continue }
+            guard lives.count < limits.livesMax else {
+                for position in lives.indices.reversed() {
+                    guard case .leaving(let departure, _) = lives[position].phase, departure != .killed else {
+                        continue
+                    }
+                    sendAway(position, .kill, now)
+                }
+                return
             }
-            return
+            seats[seat].restartAt = nil
+            spawn(seat, now)
         }
-        seat.restartAt = nil
-        spawn(now)
     }
 
-    private mutating func spawn(_ now: Int64) {
+    private mutating func spawn(_ seat: Int, _ now: Int64) {
         lastRouter &+= 1
         let router = RouterID(number: lastRouter)
         lives.append(
             RouterLife(
-                id: router, kind: .process, generation: generation,
+                id: router, kind: limits.kind, generation: generation, seat: seat,
                 phase: .starting(deadline: now &+ limits.helloTimeoutMilliseconds, closed: false),
                 asked: questions.makeList(), extended: questions.makeList()))
-        seat.coming = router
+        seats[seat].coming = router
         counters.spawned &+= 1
-        actions.append(.spawn(router, .process, generation: generation))
+        actions.append(.spawn(router, limits.kind, generation: generation))
         actions.append(.note(.started(router, generation: generation)))
     }
 
@@ -305,7 +383,7 @@ extension Routers {
     /// Lets a router without questions go: at once when its process is gone, else the shorter way or the longer one.
     private mutating func finish(_ router: RouterID, _ end: RouterEnd, _ now: Int64) {
         guard let position = position(of: router) else { return }
-        if end.processIsGone {
+        if end.processIsGone || lives[position].kind == .unix {
             release(router)
         } else if case .wedged = end {
             // It may be stopped, and then TERM would wait with everything else.
@@ -316,6 +394,7 @@ extension Routers {
     }
 
     private mutating func sendAway(_ position: Int, _ step: RouterAction.Step, _ now: Int64) {
+        guard lives[position].kind == .process else { return release(lives[position].id) }
         lives[position].blocked = nil
         switch step {
         case .terminate:
@@ -348,29 +427,39 @@ extension Routers {
         actions.append(.release(router))
     }
 
-    /// Does what has become possible: lets retired routers go, starts the one that is due, reloads once more, ends a drain.
+    /// Does what has become possible: lets retired routers go, starts those that are due, goes on reloading, ends a drain.
     mutating func settle(_ now: Int64) {
-        if phase == .draining, openCount == 0 {
-            phase = .leaving
-            seat.restartAt = nil
-            seat.reloadAgain = false
-            if let coming = seat.coming, let position = position(of: coming) {
-                sendAway(position, .terminate, now)
-                seat.coming = nil
-            }
-            if let holder = seat.holder, let position = position(of: holder) {
-                lives[position].phase = .retiring
-                seat.holder = nil
-            }
+        if phase == .draining, openCount == 0 { leave(now) }
+        for seat in seats.indices {
+            guard let proving = seats[seat].proving, let holder = seats[seat].holder,
+                let position = position(of: holder)
+            else { continue }
+            if now >= (lives[position].isNeeded ? proving.latest : proving.until) { proved(seat) }
         }
         for position in lives.indices where lives[position].phase == .retiring && !lives[position].isNeeded {
             dismiss(position, now)
         }
-        startDueRouter(now)
-        if seat.reloadAgain { reload(now: now) }
+        startDueRouters(now)
+        if reloadAgain || reloadSeat != nil { goOnReloading(now) }
         if phase == .leaving, lives.isEmpty {
             phase = .ended
             actions.append(.drained)
+        }
+    }
+
+    /// No question is open and none will be: every router may go.
+    private mutating func leave(_ now: Int64) {
+        phase = .leaving
+        reloadAgain = false
+        reloadSeat = nil
+        for seat in seats.indices {
+            if let coming = seats[seat].coming, let position = position(of: coming) {
+                sendAway(position, .terminate, now)
+            }
+            for router in [seats[seat].holder, seats[seat].standby] {
+                if let router, let position = position(of: router) { lives[position].phase = .retiring }
+            }
+            seats[seat] = RouterSeat()
         }
     }
 

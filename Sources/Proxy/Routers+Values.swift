@@ -1,6 +1,7 @@
 // What goes into `Routers` and comes out of it: values without references, so that moving them costs nothing.
 
 import Config
+import Glibc
 import Linux
 import SystemPackage
 
@@ -17,6 +18,8 @@ struct RouterID: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
 enum RouterKind: UInt8, Sendable, BitwiseCopyable {
     /// Started by the worker, which talks to it over its standard input and output.
     case process
+    /// Somebody else's, behind a Unix socket: "started" is connected, and there is no process to end.
+    case unix
 }
 
 /// What a router said of itself in answer to `hello`.
@@ -57,10 +60,26 @@ struct RouterLimits: Sendable {
     /// The second restart without an answer in between waits for the first of these, each further one twice as long.
     var restartDelayMinMilliseconds = Int64(Limits.routerBackoffMillisecondsMin)
     var restartDelayMaxMilliseconds = Int64(Limits.routerBackoffMillisecondsMax)
+    /// A death in a trial is followed by the shortest delay at most while an answer came this lately: others wait, and it is
+    /// not the router's fault. Without answers it may be.
+    var answersMilliseconds: Int64 = 30_000
     /// Router processes of one worker, those that are leaving included. A bound for reloads in bursts.
     var livesMax = 8
-    /// How often a question is put again because its router died. Once: who sees two deaths may be their cause.
-    var replaysMax: UInt8 = 1
+    /// What the routers are, and how many decide beside each other.
+    var kind = RouterKind.process
+    var routers = 1
+    /// The worker serves without waiting for the first one, and one that does not come up is tried again.
+    var mayBeAbsent = false
+    /// How long the new generation of a reload has to live without an open question, if it answers none, before the old
+    /// one is sent away; and at most with one.
+    var provingMilliseconds = Int64(Limits.routerProvingMilliseconds)
+    var provingMaxMilliseconds: Int64 = 10_000
+    /// Suspects that are tried at once while they were open at one death only.
+    var trialMax = 8
+    /// For how long a router is kept free for a trial. Twice as long for each further death the suspect has seen, three times.
+    var trialMilliseconds: Int64 = 500
+    /// Questions that are put between two trials, if so many wait.
+    var othersPerTurn = 64
 }
 
 /// Why a question ends without a verdict.
@@ -71,8 +90,8 @@ enum QuestionFailure: UInt8, Sendable, BitwiseCopyable {
     case noRouter
     /// It waited its time out behind others, or there was no room to wait.
     case overloaded
-    /// It was open when a router died, and again when the next one did.
-    case routersDied
+    /// Routers die of it: twice it was the only one open when one did.
+    case poison
     /// The router does not implement this kind of question.
     case notImplemented
 }
@@ -94,6 +113,15 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     case noGreeting(Int64)
     /// It was asked and wrote nothing for so many milliseconds.
     case wedged(Int64)
+
+    /// By a signal that people and service managers send, so it says less about the question that was open.
+    var mayComeFromOutside: Bool {
+        if case .signalled(let signal) = self {
+            [SIGKILL, SIGTERM, SIGINT, SIGHUP, SIGQUIT].contains(signal)
+        } else {
+            false
+        }
+    }
 
     /// Nothing is left that could be sent a signal.
     var processIsGone: Bool {
@@ -174,6 +202,8 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     case greeted(RouterID, maxInFlight: Int)
     /// A router that decided is gone; so many questions were open, and so many of them are put to the next one.
     case lost(RouterID, RouterEnd, open: Int, replayed: Int)
+    /// The new generation of a reload is gone before it has proved itself. The old router, if it is still there, decides again.
+    case undone(RouterID, RouterEnd, old: RouterID?, open: Int, replayed: Int)
     case failedToStart(RouterID, RouterEnd)
     case restartLater(milliseconds: Int64)
     /// A router that was told to leave, or had to, is gone.
@@ -187,7 +217,7 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         switch self {
         case .started, .greeted, .left: .info
         case .restartLater, .tookTooLong: .warning
-        case .lost, .failedToStart, .survivedKill: .error
+        case .lost, .undone, .failedToStart, .survivedKill: .error
         }
     }
 
@@ -196,10 +226,10 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .started(let router, let generation): "router \(router) (generation \(generation)) started"
         case .greeted(let router, let maxInFlight):
             "router \(router) is ready for \(maxInFlight) question\(maxInFlight == 1 ? "" : "s") at once"
-        case .lost(let router, let end, open: 0, _): "router \(router) \(end); no question was open"
-        case .lost(let router, let end, let open, let replayed):
-            "router \(router) \(end); \(open) question\(open == 1 ? " was" : "s were") open, "
-                + (replayed == open ? "to be put to the next router" : "\(replayed) to be put to the next router")
+        case .lost(let router, let end, let open, let replayed): "router \(router) \(end); \(Self.fate(open, replayed))"
+        case .undone(let router, let end, let old, let open, let replayed):
+            "the new router \(router) \(end) before it had proved itself; "
+                + (old.map { "router \($0) decides again; " } ?? "") + Self.fate(open, replayed)
         case .failedToStart(let router, let end): "router \(router) did not come up: it \(end)"
         case .restartLater(let milliseconds): "next try to start a router in \(milliseconds) ms"
         case .left(let router, let end): "router \(router) left: it \(end)"
@@ -207,6 +237,13 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .tookTooLong(let router, .kill): "router \(router) did not leave at TERM: KILL"
         case .survivedKill(let router): "router \(router) is still there after KILL and is given up"
         }
+    }
+
+    /// What becomes of the questions of a router that is gone.
+    private static func fate(_ open: Int, _ replayed: Int) -> String {
+        guard open > 0 else { return "no question was open" }
+        return "\(open) question\(open == 1 ? " was" : "s were") open, "
+            + (replayed == open ? "" : "\(replayed) ") + "to be put to the next router"
     }
 }
 
@@ -230,4 +267,6 @@ struct RouterCounters: Equatable, Sendable, BitwiseCopyable {
     var spawned: UInt64 = 0
     /// Routers that ended while they decided.
     var lost: UInt64 = 0
+    /// Questions that routers died of.
+    var poisonous: UInt64 = 0
 }

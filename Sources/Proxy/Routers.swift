@@ -7,7 +7,7 @@
 //
 //     ask → waiting → (send) asked → answered → applied
 //             ↑          │               │
-//             └──────────┴───────────────┘  its router died: once
+//             └──────────┴───────────────┘  its router died: it is a suspect now (`Routers+Trials.swift`)
 //
 // and out of every state: withdrawn, or failed. Nothing is sent before `nextAction` is called, so what is asked in one
 // round of the loop leaves in one write, and what is withdrawn in the same round never leaves.
@@ -42,17 +42,30 @@ struct Routers: ~Copyable {
     private(set) var waitingCount = 0
     /// Whether the worker should accept no more. It lasts until a quarter of the queue is free, so that it does not flutter.
     private(set) var isFull = false
-    /// Not yet put to any router; open at a death and next in line; to be told of their failure.
+    /// Not yet open at any router's death; those that were, the suspects; to be told of their failure.
     let waiting: QuestionList
-    let replaying: QuestionList
+    let suspects: QuestionList
     let failed: QuestionList
+    /// Whose turn it is, while there are suspects.
+    var turn = Turn.others(until: nil)
+    /// Questions that are no suspects and were put since the last trial.
+    var othersSent = 0
+    /// Counts the trials; `triedOpen` are the questions of this one that are still open.
+    var trial: UInt32 = 0
+    var triedOpen = 0
 
     var lives: ContiguousArray<RouterLife> = []
-    var seat = RouterSeat()
+    var seats: ContiguousArray<RouterSeat>
     var lastRouter: UInt64 = 0
     var generation: Int
     /// What the last reload asked for.
     var wantedGeneration = 0
+    /// The seat whose router is being replaced by a reload: one after the other.
+    var reloadSeat: Int?
+    /// Another reload was asked for before this one was over: the files may have changed since.
+    var reloadAgain = false
+    /// When a router answered a question at last.
+    var answeredAt: Int64?
     /// A router has answered `hello` at least once.
     var wasReady = false
     var actions = Deque<RouterAction>()
@@ -61,8 +74,9 @@ struct Routers: ~Copyable {
     init(limits: RouterLimits, generation: Int = 1) {
         self.limits = limits
         self.generation = generation
+        seats = ContiguousArray(repeating: RouterSeat(), count: max(1, limits.routers))
         waiting = questions.makeList()
-        replaying = questions.makeList()
+        suspects = questions.makeList()
         failed = questions.makeList()
     }
 
@@ -79,7 +93,7 @@ struct Routers: ~Copyable {
     mutating func ask(_ asker: Asker, _ kind: QuestionKind, now: Int64) -> Asked {
         if phase == .leaving || phase == .ended { return .refused(.noRouter) }
         if openCount >= limits.questionsMax { return .refused(.overloaded) }
-        if kind == .proxyError, let holder = seat.holder, let position = position(of: holder),
+        if kind == .proxyError, let holder = anyHolder, let position = position(of: holder),
             !lives[position].abilities.answersProxyError
         {
             return .refused(.notImplemented)
@@ -127,7 +141,7 @@ struct Routers: ~Copyable {
     mutating func notApplied(_ token: QuestionToken, now: Int64) {
         guard let slot = questions.slot(of: token), questions[slot].phase == .answered else { return }
         if let position = position(of: questions[slot].router) { lives[position].unapplied -= 1 }
-        _ = putAgain(slot, now)
+        putAgain(slot, now)
         settle(now)
     }
 
@@ -150,6 +164,7 @@ struct Routers: ~Copyable {
         }
         questions.unlink(slot)
         lives[position].inFlight -= 1
+        leaveTrial(slot)
         guard questions[slot].phase == .asked else {
             counters.lateAnswers &+= 1
             lives[position].abandoned -= 1
@@ -159,7 +174,12 @@ struct Routers: ~Copyable {
         questions[slot].phase = .answered
         lives[position].unapplied += 1
         counters.answered &+= 1
-        if seat.holder == router { seat.failures = 0 }
+        answeredAt = now
+        let seat = lives[position].seat
+        if seats[seat].holder == router {
+            seats[seat].failures = 0
+            if seats[seat].proving != nil { proved(seat) }
+        }
         return AnsweredQuestion(
             token: questions.token(of: slot), asker: questions[slot].asker, kind: questions[slot].kind)
     }
@@ -205,11 +225,10 @@ struct Routers: ~Copyable {
                 questions.free(slot)
                 return .fail(asker, reason)
             }
-            guard let holder = seat.holder, let position = position(of: holder), lives[position].hasRoom,
-                let slot = questions.first(of: replaying) ?? questions.first(of: waiting)
-            else { break }
+            guard let (slot, position) = nextToPut(now) else { break }
             dequeue(slot)
             if questions[slot].kind == .proxyError, !lives[position].abilities.answersProxyError {
+                leaveTrial(slot)
                 fail(slot, .notImplemented)
                 settle(now)
                 continue
@@ -223,21 +242,27 @@ struct Routers: ~Copyable {
     var nextDeadline: Int64? {
         var earliest = Int64.max
         consider(waiting, &earliest)
-        consider(replaying, &earliest)
+        consider(suspects, &earliest)
+        if let turnEnds { earliest = min(earliest, turnEnds) }
         for position in lives.indices {
             consider(lives[position].asked, &earliest)
             consider(lives[position].extended, &earliest)
             if let blocked = lives[position].blocked { earliest = min(earliest, blocked.deadline) }
             if let deadline = lives[position].phase.deadline { earliest = min(earliest, deadline) }
         }
-        // With all places taken it is a departure, not the time, that lets the next router start.
-        if let restartAt = seat.restartAt, lives.count < limits.livesMax { earliest = min(earliest, restartAt) }
+        for seat in seats {
+            // With all places taken it is a departure, not the time, that lets the next router start.
+            if let restartAt = seat.restartAt, lives.count < limits.livesMax { earliest = min(earliest, restartAt) }
+            if let proving = seat.proving, let holder = seat.holder, let position = position(of: holder) {
+                earliest = min(earliest, lives[position].isNeeded ? proving.latest : proving.until)
+            }
+        }
         return earliest == Int64.max ? nil : earliest
     }
 
     /// Ends what has run out of time.
     mutating func advance(now: Int64) {
-        expireWaiting(replaying, now)
+        expireWaiting(suspects, now)
         expireWaiting(waiting, now)
         var position = 0
         while position < lives.count {
@@ -262,10 +287,10 @@ struct Routers: ~Copyable {
     /// Ends a question that no router had room for.
     mutating func failWaiting(_ slot: Int32) {
         dequeue(slot)
-        fail(slot, seat.holder == nil ? .noRouter : .overloaded)
+        fail(slot, anyHolder == nil ? .noRouter : .overloaded)
     }
 
-    private mutating func enqueue(_ slot: Int32, in list: QuestionList, _ now: Int64) {
+    mutating func enqueue(_ slot: Int32, in list: QuestionList, _ now: Int64) {
         questions[slot].phase = .waiting
         questions[slot].deadline = now &+ limits.waitingTimeoutMilliseconds
         questions.append(slot, to: list)
@@ -319,18 +344,7 @@ struct Routers: ~Copyable {
         lives[position].inFlight -= 1
         if questions[slot].phase == .abandoned { lives[position].abandoned -= 1 }
         questions.unlink(slot)
-    }
-
-    /// Puts a question that is in no list, and whose router died, to the next router; false: it failed instead.
-    mutating func putAgain(_ slot: Int32, _ now: Int64) -> Bool {
-        guard questions[slot].replay < limits.replaysMax else {
-            fail(slot, .routersDied)
-            return false
-        }
-        questions[slot].replay += 1
-        counters.replayed &+= 1
-        enqueue(slot, in: replaying, now)
-        return true
+        leaveTrial(slot)
     }
 
     /// Ends a question that is in no list; its asker hears of it.

@@ -47,7 +47,7 @@ extension Worker {
     private func performRouterActions() {
         while let action = routers.nextAction(now: now) {
             switch action {
-            case .spawn(let id, .process, let generation): spawn(id, generation)
+            case .spawn(let id, _, let generation): spawn(id, generation)
             case .send(let question): send(question)
             case .cancel(let id, let question, let asker):
                 let connection = connectionID(Token(bits: asker.rawValue))
@@ -532,7 +532,7 @@ extension QuestionFailure {
         case .deadline: "the router did not answer in time"
         case .noRouter: "there is no router"
         case .overloaded: "too many questions wait for the router"
-        case .routersDied: "two routers died while it was asked"
+        case .poison: "routers die of it: it was the only question when one did, again"
         case .notImplemented: "the router does not answer that"
         }
     }

@@ -320,7 +320,7 @@ final class Worker {
 
     /// Tells the router that decides about the end of a connection, if it wants to know and reads.
     private func tellClosed(_ facts: Facts, _ reason: CloseReason) {
-        guard wantsClosed, let holder = routers.seat.holder, let slot = linkSlot(holder), !links[slot].isBlocked
+        guard wantsClosed, let holder = routers.anyHolder, let slot = linkSlot(holder), !links[slot].isBlocked
         else { return }
         let notice = Notice.closed(
             connection: id(facts), bytesToRemote: facts.bytesToRemote, bytesToClient: facts.bytesToClient,
@@ -512,7 +512,7 @@ extension CloseReason {
             case .deadline: .routerTimeout
             case .noRouter: .noRouter
             case .overloaded: .overloaded
-            case .routersDied: .routerDied
+            case .poison: .poison
             case .notImplemented: .routerError
             }
     }

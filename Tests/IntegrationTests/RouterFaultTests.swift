@@ -175,12 +175,12 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a question at which routers die ends at the second death")
+        @Test("a question at which routers die alone twice ends")
         func diesAlways() throws {
             try withTProxy { proxy in
                 let client = try proxy.client(#"{"do": "exit"}"#)
                 #expect(try client.text() == "")
-                #expect(try proxy.access(client)["reason"] == "router_died")
+                #expect(try proxy.access(client)["reason"] == "poison")
                 try expectService(proxy)
             }
         }

@@ -353,7 +353,7 @@ import Testing
     @Test("the fallback serves where no verdict came, and not where the verdict was bad")
     func fallback() throws {
         for (reason, serves) in [
-            (CloseReason.routerError, true), (.noRouter, true), (.badVerdict, false), (.routerDied, false),
+            (CloseReason.routerError, true), (.noRouter, true), (.badVerdict, false), (.poison, false),
         ] {
             let rig = try Rig(fallback: true)
             rig.clientSends("x")

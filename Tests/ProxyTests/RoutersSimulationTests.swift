@@ -12,6 +12,10 @@ final class History {
         let token: QuestionToken
         let kind: QuestionKind
         var deaths: UInt8 = 0
+        /// Deaths at which nothing else was open at its router.
+        var alone = 0
+        /// The same, if those whose time was up in the same instant count as gone.
+        var nearlyAlone = 0
         var place: Place
         /// When it was put to the router it was lost with.
         var askedBefore: Int64?
@@ -52,7 +56,9 @@ final class History {
     var order: [UInt64] = []
     var held: [UInt64] = []
     var processes: [UInt64: Process] = [:]
+    /// Of a single router: who is to be asked, and who would be if that one died now.
     var holder: RouterID?
+    var standby: RouterID?
     var nextAsker: UInt64 = 1
     var lastSpawned: UInt64 = 0
     var lastGeneration = 1
@@ -74,7 +80,10 @@ final class History {
         var limits = RouterLimits()
         limits.questionsMax = dice.number(1...24)
         limits.waitingMax = dice.number(1...12)
-        limits.livesMax = dice.number(2...5)
+        limits.routers = dice.chance(2, 3) ? 1 : dice.number(2...3)
+        limits.livesMax = limits.routers + dice.number(1...4)
+        limits.trialMax = dice.number(1...8)
+        limits.othersPerTurn = dice.number(1...8)
         limits.waitingTimeoutMilliseconds = Int64(dice.number(1000...20_000))
         limits.progressMaxMilliseconds = Int64(dice.number(1000...20_000))
         self.limits = limits
@@ -104,12 +113,28 @@ final class History {
         for (number, process) in processes {
             must(process.open.count <= max(1, process.abilities.maxInFlight), "too many questions at \(number)")
         }
-        if let holder, let process = processes[holder.number], process.state == .greeted, !process.isBlocked,
-            process.open.count < process.abilities.maxInFlight
-        {
-            must(waiting == 0, "questions wait though router \(holder) has room")
-        }
+        checkTurns()
+        must(clients.values.allSatisfy { $0.alone < 3 }, "a poisonous question is still asked")
         if let deadline = routers.nextDeadline { must(deadline > now, "the next deadline \(deadline) is past \(now)") }
+    }
+
+    /// Nothing waits without a reason.
+    func checkTurns() {
+        let others = routers.questions.first(of: routers.waiting) != nil
+        let suspects = routers.questions.first(of: routers.suspects) != nil
+        for life in routers.lives where life.hasRoom {
+            if routers.turn.router != life.id {
+                must(!others, "questions wait though router \(life.id) has room")
+            } else if case .clearing = routers.turn {
+                must(life.inFlight > 0, "router \(life.id) is kept free for nobody")
+            }
+            guard suspects, life.inFlight == 0 else { continue }
+            switch routers.turn {
+            case .others(let until): must((until ?? 0) > now, "suspects wait though router \(life.id) is idle")
+            case .clearing(let router, _), .trying(let router, _, _, _):
+                must(router != life.id, "suspects wait though router \(life.id) is theirs")
+            }
+        }
     }
 
     func drainActions() {
@@ -163,11 +188,15 @@ final class History {
         case .bootFailed:
             must(readies == 0, "boot failed after ready")
         case .reloaded, .reloadFailed:
+            if case .reloaded = action { standby = nil }
             reloadsAnswered += 1
             must(reloadsAnswered <= reloads, "more answers than reloads")
         case .drained:
             must(processes.isEmpty && clients.isEmpty, "drained too early")
             isOver = true
+        case .note(.undone(let router, _, let old, _, _)):
+            if limits.routers == 1 { must(old == standby && holder ?? router == router, "the wrong one comes back") }
+            (holder, standby) = (old, nil)
         case .note: break
         }
     }
@@ -178,11 +207,12 @@ final class History {
             return must(false, "\(question) to nobody or for nobody")
         }
         must(process.state == .greeted && !process.wasToldToGo, "asked a router that is not there")
-        must(router == holder, "asked a router that does not decide")
+        let phase = routers.lives.first { $0.id == router }?.phase
+        must(limits.routers > 1 ? phase == .deciding : router == holder, "asked a router that does not decide")
         must(!process.isBlocked, "asked a router that does not read")
         must(question.id > process.lastID, "ids do not rise")
         if case .waiting = client.place {} else { must(false, "asker \(asker) is asked about twice") }
-        must(question.replay == client.deaths && question.replay <= 1, "replay \(question.replay)")
+        must(question.replay == client.deaths, "replay \(question.replay)")
         must(question.kind == client.kind, "another kind")
         must(question.kind == .proxy || process.abilities.answersProxyError, "proxy_error is not implemented")
         process.lastID = question.id
@@ -207,10 +237,10 @@ final class History {
             must(since == now && now - askedAt >= limits.routerTimeoutMilliseconds, "deadline too early")
         case (.noRouter, .waiting(let since)), (.overloaded, .waiting(let since)):
             must(now - since >= limits.waitingTimeoutMilliseconds || readies == 0, "gave up waiting too early")
-            if let holder, processes[holder.number]?.state == .greeted {
+            if limits.routers == 1, let holder, processes[holder.number]?.state == .greeted {
                 must(reason == .overloaded, "there is a router")
             }
-        case (.routersDied, .waiting): must(client.deaths == 2, "failed at death \(client.deaths)")
+        case (.poison, .waiting): must(client.nearlyAlone >= 2, "convicted too early")
         case (.notImplemented, .waiting): must(client.kind == .proxyError, "not implemented")
         default: must(false, "\(reason) at \(client.place)")
         }
@@ -234,14 +264,18 @@ final class History {
 
     /// The open questions of a router go back to the queue, or fail.
     func lost(_ router: RouterID) {
-        for entry in processes[router.number]?.open ?? [] {
+        let open = processes[router.number]?.open ?? []
+        for entry in open {
             guard let asker = entry.asker else { continue }
+            if open.count == 1 { clients[asker]?.alone += 1 }
+            if open.count(where: { $0.deadline > now || $0.id == entry.id }) == 1 { clients[asker]?.nearlyAlone += 1 }
             clients[asker]?.deaths += 1
             clients[asker]?.place = .waiting(since: now)
             clients[asker]?.askedBefore = entry.since
         }
         processes[router.number]?.open = []
         if holder == router { holder = nil }
+        if standby == router { standby = nil }
     }
 
     func end(_ asker: UInt64) {
@@ -426,7 +460,7 @@ extension History {
         processes[number]?.abilities = abilities
         processes[number]?.abilities.maxInFlight = max(1, min(abilities.maxInFlight, limits.questionsMax))
         wrote(number)
-        holder = router
+        (holder, standby) = (router, holder)
     }
 
     func reload() {
@@ -494,7 +528,9 @@ extension History {
             goAway()
             check()
             // Only where nothing else moves may time run on; then some may have waited too long.
-            if !clients.isEmpty, greeted.isEmpty, let deadline = routers.nextDeadline {
+            if !clients.isEmpty, greeted.allSatisfy({ processes[$0]?.open.isEmpty == true }),
+                let deadline = routers.nextDeadline
+            {
                 failuresAllowed += clients.count
                 tick(deadline - now)
             }
@@ -517,7 +553,7 @@ extension History {
         processes[number]?.state = .greeted
         processes[number]?.abilities = abilities
         processes[number]?.abilities.maxInFlight = min(4, limits.questionsMax)
-        holder = router
+        (holder, standby) = (router, holder)
     }
 
     func finish() {
@@ -526,6 +562,8 @@ extension History {
             for number in processes.keys.sorted() where processes[number]?.state == .starting { greet(number) }
             check()
             goAway()
+            check()
+            if let deadline = routers.nextDeadline { tick(deadline - now) }
             check()
         }
         must(!reloadIsDue || readies == 0, "a reload was forgotten")
@@ -539,7 +577,9 @@ extension History {
             check()
         }
         must(isOver || readies == 0, "the drain has no end")
-        must(routers.lives.isEmpty && routers.nextDeadline == nil, "routers are left")
+        must(
+            routers.lives.isEmpty && routers.nextDeadline == nil,
+            "routers are left: \(routers.phase) \(routers.lives.map { ($0.id, $0.phase) })")
         must(routers.questions.used == 3, "\(routers.questions.used) slots are left")
         let counters = routers.counters
         let ends = counters.withdrawn + counters.failed

@@ -1,0 +1,134 @@
+import Foundation
+import Glibc
+import Testing
+
+/// A router's file that a test writes anew, and the answers that clients get meanwhile.
+struct ScriptFile {
+    let folder = Folder()
+    var path: String { "\(folder.path)/route.py" }
+    var command: String { "python3 -S \(path)" }
+
+    /// A router that answers every question by closing with this text; `before` runs for each line, with `message`.
+    func write(_ answer: String, hello: String = #"{"protocol": 1, "methods": ["proxy"]}"#, before: String = "pass")
+        throws
+    {
+        _ = try folder.file(
+            "route.py",
+            """
+            import json, os, sys, time
+            for line in sys.stdin:
+                message = json.loads(line)
+                \(before)
+                if message.get("method") == "hello":
+                    result = \(hello)
+                else:
+                    result = {"close": "\(answer)"}
+                if "id" in message:
+                    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+            """)
+    }
+
+    func answer(_ proxy: TProxy) throws -> String {
+        let client = try proxy.client("?")
+        return try client.text()
+    }
+}
+
+extension IntegrationTests {
+    /// Routers that are replaced while clients come.
+    @Suite struct RoutersReplacing {
+        @Test(
+            "a new router that dies of its first question, has another protocol or answers nothing leaves the old one",
+            arguments: [
+                (#"{"protocol": 1}"#, #"if message["method"] == "proxy": os._exit(7)"#, "exited with status 7"),
+                (#"{"protocol": 2}"#, "pass", "protocol"),
+                (#"{"protocol": 1}"#, "time.sleep(60)", "hello"),
+            ])
+        func brokenReload(hello: String, before: String, words: String) throws {
+            let script = ScriptFile()
+            try script.write("old")
+            try withTProxy(router: script.command) { proxy in
+                let first = proxy.routers(of: try proxy.worker())
+                try script.write("new", hello: hello, before: before)
+                proxy.process.signal(SIGHUP)
+                let failed = Deadline(in: patience)
+                var isOver = false
+                while !isOver, !failed.isOver {
+                    #expect(try script.answer(proxy) == "old")
+                    isOver = proxy.process.lines.contains { $0.contains("reload failed") }
+                }
+                try proxy.process.line(with: "reload failed")
+                try proxy.process.line(with: words)
+                #expect(proxy.process.lines.count { $0.contains("reload failed") } == 1)
+                #expect(try script.answer(proxy) == "old")
+                #expect(proxy.routers(of: try proxy.worker()).first == first.first)
+                try script.write("good")
+                proxy.process.signal(SIGHUP)
+                try Deadline(in: patience).until("the good one") { try script.answer(proxy) == "good" }
+                try proxy.process.line(with: "reloaded: ")
+            }
+        }
+
+        @Test("a new router that ends by itself in its first second, unasked, leaves the old one")
+        func shortLife() throws {
+            let script = ScriptFile()
+            try script.write("old")
+            try withTProxy(router: script.command) { proxy in
+                let first = proxy.routers(of: try proxy.worker())
+                try script.write(
+                    "new", before: #"import threading; threading.Timer(0.3, os._exit, [3]).start()"#)
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "reload failed")
+                try proxy.process.line(with: "decides again")
+                #expect(try script.answer(proxy) == "old")
+                #expect(proxy.routers(of: try proxy.worker()) == first)
+            }
+        }
+
+        @Test("a client whose bytes kill routers is found among two hundred others, which are all served")
+        func poison() throws {
+            try withTProxy { proxy in
+                let held = try (0..<200).map { index in
+                    try proxy.client(#"{"answer": {"close": "served \#(index)"}}"#)
+                }
+                let guilty = try proxy.client(#"{"do": "exit"}"#)
+                let later = try (0..<50).map { _ in try proxy.client(#"{"answer": {"close": "served"}}"#) }
+                for (index, client) in held.enumerated() { #expect(try client.text() == "served \(index)") }
+                for client in later { #expect(try client.text() == "served") }
+                #expect(try guilty.text() == "")
+                #expect(try proxy.access(guilty)["reason"] == "poison")
+                try proxy.process.line(with: "routers die of it")
+                let deaths = proxy.process.lines.count { $0.contains("exited with status 1") }
+                #expect((2...4).contains(deaths), "\(deaths)")
+            }
+        }
+
+        @Test("the guilty never go to the fallback; several of them are found at the same time")
+        func guiltyTogether() throws {
+            let origin = try Origin()
+            try withTProxy(["--fallback", origin.address]) { proxy in
+                let guilty = try (0..<3).map { _ in try proxy.client(#"{"do": "exit"}"#) }
+                let held = try (0..<60).map { _ in try proxy.client(#"{"answer": {"close": "served"}}"#) }
+                for client in held { #expect(try client.text() == "served") }
+                for client in guilty { #expect(try client.text() == "") }
+                for client in guilty { #expect(try proxy.access(client)["reason"] == "poison") }
+                #expect(!origin.hasVisitor)
+            }
+        }
+
+        @Test("routers that are killed and stopped while clients come cost nobody an answer")
+        func killedUnderLoad() throws {
+            try withTProxy(["--router-timeout", "1"]) { proxy in
+                let worker = try proxy.worker()
+                for round in 0..<12 {
+                    let clients = try (0..<25).map { _ in try proxy.client(#"{"answer": {"close": "served"}}"#) }
+                    if let router = proxy.routers(of: worker).first {
+                        kill(router, round % 6 == 5 ? SIGSTOP : SIGKILL)
+                    }
+                    let more = try (0..<25).map { _ in try proxy.client(#"{"answer": {"close": "served"}}"#) }
+                    for client in clients + more { #expect(try client.text() == "served") }
+                }
+            }
+        }
+    }
+}
