@@ -2,7 +2,8 @@
 // end. A line is formatted without Foundation into bytes that are used again.
 
 public import Addressing
-import Config
+public import Config
+public import Logging
 public import SystemPackage
 
 /// What is known of a connection when it has ended.
@@ -50,19 +51,33 @@ public struct AccessRecord: Sendable {
 public struct AccessLog: ~Copyable {
     private var output: LineOutput
     private var text = LineText()
+    private let format: LogFormat
 
     /// Opens the log for appending; `-` is standard error.
-    public init(path: String) throws(Errno) {
+    public init(path: String, format: LogFormat = .text) throws(Errno) {
         output = try LineOutput(path: path, capacity: Limits.accessBufferBytes)
+        self.format = format
     }
 
     /// Opens the path anew. On failure the old file is written on.
     public mutating func reopen() throws(Errno) { try output.reopen() }
 
+    /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so.
+    public mutating func reopen(failuresTo log: Logger) {
+        do throws(Errno) {
+            try output.reopen()
+        } catch {
+            log.error("\(output.refusal(error))")
+        }
+    }
+
     /// Adds a connection's line; `flush` writes it.
     public mutating func append(_ record: borrowing AccessRecord) {
         text.clear()
-        text.compose(record, at: .now)
+        switch format {
+        case .text: text.compose(record, at: .now)
+        case .json: text.composeJSON(record, at: .now)
+        }
         output.append(text.bytes)
     }
 
@@ -71,18 +86,16 @@ public struct AccessLog: ~Copyable {
         output.flush()
         guard let loss = output.takeLoss() else { return }
         text.clear()
-        text.append(time: .now)
-        for (key, value) in loss.values {
-            text.append(" ")
-            text.append(key)
-            text.append("=")
-            text.append(value: value.utf8, most: Limits.logValueBytesMax)
+        switch format {
+        case .text: text.compose(loss, at: .now)
+        case .json: text.composeJSON(loss, at: .now)
         }
-        text.end()
         output.append(text.bytes)
         output.flush()
     }
 }
+
+// MARK: For people
 
 extension LineText {
     mutating func compose(_ record: borrowing AccessRecord, at time: Timestamp) {
@@ -118,4 +131,41 @@ extension LineText {
         end()
     }
 
+    fileprivate mutating func compose(_ loss: LineOutput.Loss, at time: Timestamp) {
+        append(time: time)
+        append(" lost_lines=")
+        append(UInt64(clamping: loss.lines))
+        append(" reason=")
+        append(value: "\(loss.reason)".utf8, most: Limits.logValueBytesMax)
+        end()
+    }
+}
+
+// MARK: For machines
+
+extension LineText {
+    mutating func composeJSON(_ record: borrowing AccessRecord, at time: Timestamp) {
+        beginObject(at: time, LogComponent.access.rawValue)
+        member("id", record.id, most: 64)
+        member("client", record.client)
+        member("listener", record.listener, most: 128)
+        member("verdict", record.verdict, most: 64)
+        member("remote", record.remote)
+        member("attempts", UInt64(clamping: record.attempts))
+        member("verdict_ms", milliseconds: record.verdictMicroseconds)
+        member("connect_ms", milliseconds: record.connectMicroseconds)
+        member("duration_ms", milliseconds: record.durationMicroseconds)
+        member("to_remote", record.bytesToRemote)
+        member("to_client", record.bytesToClient)
+        member("reason", record.reason, most: 64)
+        if let note = record.note { member("note", note, most: Limits.accessNoteBytesMax) }
+        endObject()
+    }
+
+    fileprivate mutating func composeJSON(_ loss: LineOutput.Loss, at time: Timestamp) {
+        beginObject(at: time, LogComponent.access.rawValue)
+        member("lost_lines", UInt64(clamping: loss.lines))
+        member("reason", "\(loss.reason)", most: Limits.logValueBytesMax)
+        endObject()
+    }
 }

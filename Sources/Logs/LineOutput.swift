@@ -51,6 +51,14 @@ public struct LineOutput: ~Copyable {
         descriptor = opened.take()
     }
 
+    /// Whether a person may be reading.
+    public var isTerminal: Bool { isatty(descriptor.raw) == 1 }
+
+    /// What is said when the path could not be opened anew.
+    func refusal(_ error: Errno) -> String {
+        "the log \(path) cannot be opened again: \(error); writing on to the old one"
+    }
+
     /// Adds a line with its end; `flush` writes it. A line that does not fit is counted and dropped.
     public mutating func append(_ line: [UInt8]) {
         if isTorn, buffer.isEmpty {

@@ -74,9 +74,19 @@ struct LineText: Sendable {
 
     // MARK: What comes from outside
 
-    /// Adds bytes, control characters and broken UTF-8 as `\xNN`, at most `most` bytes of output and then an ellipsis.
+    /// How bytes are escaped.
+    enum Escaping {
+        /// For people: `\n`, `\x1b`.
+        case bare
+        /// The same between double quotes.
+        case quoted
+        /// Inside a string of JSON (RFC 8259).
+        case json
+    }
+
+    /// Adds bytes, control characters and broken UTF-8 escaped, at most `most` bytes of output and then an ellipsis.
     mutating func append(
-        escaping source: some BidirectionalCollection<UInt8>, most: Int, isQuoted: Bool = false
+        escaping source: some BidirectionalCollection<UInt8>, most: Int, as escaping: Escaping = .bare
     ) {
         let limit = bytes.count + most
         var index = source.startIndex
@@ -85,8 +95,9 @@ struct LineText: Sendable {
             let length = source[index] < 0x80 ? 1 : Self.scalarLength(source[index...])
             let end = source.index(index, offsetBy: length ?? 1)
             switch length {
-            case 1?: append(escaping: source[index], isQuoted: isQuoted)
-            case .some: append(scalar: source[index..<end])
+            case 1?: append(escaping: source[index], as: escaping)
+            case .some: append(scalar: source[index..<end], as: escaping)
+            case nil where escaping == .json: append("\\ufffd")
             case nil: append(hex: source[index])
             }
             index = end
@@ -103,33 +114,50 @@ struct LineText: Sendable {
             !value.isEmpty
             && value.allSatisfy { $0 > 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "=") && $0 != 0x7f }
         if !isPlain { append("\"") }
-        append(escaping: value, most: most, isQuoted: !isPlain)
+        append(escaping: value, most: most, as: isPlain ? .bare : .quoted)
         if !isPlain { append("\"") }
     }
 
-    private mutating func append(escaping byte: UInt8, isQuoted: Bool) {
+    private mutating func append(escaping byte: UInt8, as escaping: Escaping) {
         switch byte {
         case UInt8(ascii: "\n"): append("\\n")
         case UInt8(ascii: "\r"): append("\\r")
         case UInt8(ascii: "\t"): append("\\t")
-        case UInt8(ascii: "\\") where isQuoted: append("\\\\")
-        case UInt8(ascii: "\"") where isQuoted: append("\\\"")
+        case UInt8(ascii: "\\") where escaping != .bare: append("\\\\")
+        case UInt8(ascii: "\"") where escaping != .bare: append("\\\"")
         case 0x20..<0x7f: bytes.append(byte)
-        default: append(hex: byte)
+        default:
+            // No control character is a character of JSON's own.
+            if escaping == .json { append(unicode: UInt32(byte)) } else { append(hex: byte) }
         }
     }
 
     private mutating func append(hex byte: UInt8) {
-        let digits = Array("0123456789abcdef".utf8)
-        bytes += [UInt8(ascii: "\\"), UInt8(ascii: "x"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
+        append("\\x")
+        bytes += [Self.digit(UInt32(byte >> 4)), Self.digit(UInt32(byte))]
+    }
+
+    /// `\u001b`, for what fits into four digits.
+    private mutating func append(unicode value: UInt32) {
+        append("\\u")
+        for shift: UInt32 in [12, 8, 4, 0] { bytes.append(Self.digit(value >> shift)) }
+    }
+
+    private static func digit(_ value: UInt32) -> UInt8 {
+        let low = UInt8(truncatingIfNeeded: value & 15)
+        return low < 10 ? UInt8(ascii: "0") + low : UInt8(ascii: "a") + low - 10
     }
 
     /// A scalar beyond ASCII, valid. The second set of control characters, line separators and what turns the direction
     /// of writing around are escaped.
-    private mutating func append(scalar encoded: some Sequence<UInt8>) {
+    private mutating func append(scalar encoded: some Sequence<UInt8>, as escaping: Escaping) {
         guard let scalar = String(decoding: Array(encoded), as: UTF8.self).unicodeScalars.first else { return }
         switch scalar.value {
         case 0x80..<0xa0, 0x200b...0x200f, 0x2028...0x202e, 0x2066...0x2069, 0xfeff:
+            guard escaping != .json else {
+                append(unicode: scalar.value)
+                return
+            }
             append("\\u{")
             append(String(scalar.value, radix: 16))
             append("}")

@@ -1,5 +1,5 @@
-// The log for people: a swift-log handler whose lines look like
-// `2026-11-23T10:00:00.123Z [pid] [level] message key=value`.
+// The log: a swift-log handler whose lines look like
+// `2026-11-23T10:00:00.123Z [pid] [level] [component] message key=value`, or are one JSON object each.
 
 public import Config
 import Glibc
@@ -14,14 +14,25 @@ public final class LogFile: Sendable {
     private struct State: ~Copyable {
         var output: LineOutput
         var text = LineText()
+        var isColoured: Bool
     }
 
     private let state: Mutex<State>
+    private let path: String
+    private let format: LogFormat
     private let pid = getpid()
 
     /// Opens a log for appending; `-` is standard error.
-    public init(path: String) throws(Errno) {
-        state = Mutex(State(output: try LineOutput(path: path, capacity: Limits.logBufferBytes)))
+    public init(path: String, format: LogFormat = .text) throws(Errno) {
+        (self.path, self.format) = (path, format)
+        let output = try LineOutput(path: path, capacity: Limits.logBufferBytes)
+        let isColoured = format == .text && output.isTerminal && Colour.isWanted
+        state = Mutex(State(output: output, isColoured: isColoured))
+    }
+
+    /// Opens the log that the options name.
+    public convenience init(_ settings: Settings) throws(Errno) {
+        try self.init(path: settings.logFile, format: settings.logFormat)
     }
 
     /// Opens the path anew (USR1, HUP). On failure the old file is written on.
@@ -29,12 +40,30 @@ public final class LogFile: Sendable {
         let failure = state.withLock { state -> Errno? in
             do throws(Errno) {
                 try state.output.reopen()
+                state.isColoured = format == .text && state.output.isTerminal && Colour.isWanted
                 return nil
             } catch {
                 return error
             }
         }
         if let failure { throw failure }
+    }
+
+    /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so; standard error, too, for
+    /// the old file may be one that nobody can find any more.
+    public func reopen(failuresTo log: Logger) {
+        do throws(Errno) {
+            try reopen()
+        } catch {
+            let message: Logger.Message = "\(state.withLock { $0.output.refusal(error) })"
+            log.error(message)
+            guard path != Settings.standardError,
+                let standardError = try? LogFile(path: Settings.standardError, format: format)
+            else { return }
+            var other = log
+            other.handler = LogFileHandler(standardError, label: log.label, level: log.logLevel)
+            other.error(message)
+        }
     }
 
     /// Writes what a slow reader left waiting; for a quiet moment of the loop, and before the end.
@@ -45,57 +74,47 @@ public final class LogFile: Sendable {
         }
     }
 
-    func write(_ level: Logger.Level, _ message: String, _ values: [(key: String, value: String)]) {
+    func write(_ line: LogLine) {
         state.withLock { state in
-            compose(&state.text, level, message, values)
+            compose(line, &state)
             state.output.append(state.text.bytes)
             state.output.flush()
             tellLoss(&state)
         }
     }
 
-    private func compose(
-        _ text: inout LineText, _ level: Logger.Level, _ message: String, _ values: [(key: String, value: String)]
-    ) {
-        text.clear()
-        text.append(time: .now)
-        text.append(" [")
-        text.append(UInt64(clamping: pid))
-        text.append("] [")
-        text.append(level.rawValue)
-        text.append("] ")
-        text.append(escaping: message.utf8, most: Limits.logLineBytesMax)
-        for (key, value) in values {
-            text.append(" ")
-            text.append(escaping: key.utf8, most: Limits.logValueBytesMax)
-            text.append("=")
-            text.append(value: value.utf8, most: Limits.logValueBytesMax)
+    private func compose(_ line: LogLine, _ state: inout State) {
+        state.text.clear()
+        switch format {
+        case .text: state.text.compose(line, pid: pid, isColoured: state.isColoured, at: .now)
+        case .json: state.text.composeJSON(line, pid: pid, at: .now)
         }
-        text.cut(to: Limits.logLineBytesMax)
-        text.end()
     }
 
     /// Tells of lines that were lost, once writing works again.
     private func tellLoss(_ state: inout State) {
         guard let loss = state.output.takeLoss() else { return }
-        compose(&state.text, .warning, "the log could not be written for a while", loss.values)
+        let values: [LogLine.Member] = [("lost_lines", .number(loss.lines)), ("reason", .text("\(loss.reason)"))]
+        compose(
+            LogLine(
+                level: .warning, component: nil, message: "the log could not be written for a while", values: values),
+            &state)
         state.output.append(state.text.bytes)
         state.output.flush()
     }
 }
 
-extension LineOutput.Loss {
-    var values: [(key: String, value: String)] { [("lost_lines", String(lines)), ("reason", "\(reason)")] }
-}
-
-/// Hands the messages of one `Logger` to the log.
-public struct TextLogHandler: LogHandler {
+/// Hands the messages of one `Logger` to the log. The logger's label is its component.
+public struct LogFileHandler: LogHandler {
     public var metadata: Logger.Metadata = [:]
     public var logLevel: Logger.Level
     private let log: LogFile
+    private let component: String?
 
-    public init(_ log: LogFile, level: Logger.Level) {
+    public init(_ log: LogFile, label: String, level: Logger.Level) {
         self.log = log
+        // A logger that has the program's name is for the whole of it.
+        component = label == Product.name ? nil : label
         logLevel = level
     }
 
@@ -107,17 +126,24 @@ public struct TextLogHandler: LogHandler {
     public func log(event: LogEvent) {
         var all = metadata
         if let more = event.metadata { all.merge(more) { _, new in new } }
-        var values = all.map { (key: $0.key, value: "\($0.value)") }
+        var values = all.map { (key: $0.key, value: LogLine.Value($0.value)) }
         values.sort { $0.key < $1.key }
-        if let error = event.error { values.append(("error", "\(error)")) }
-        log.write(event.level, "\(event.message)", values)
+        if let error = event.error { values.append(("error", .text("\(error)"))) }
+        log.write(LogLine(level: event.level, component: component, message: "\(event.message)", values: values))
     }
 }
 
 extension Logger {
-    /// A logger that writes to a log from a level on.
+    /// A logger of one component, from the level on that the options give it.
+    public init(_ log: LogFile, _ component: LogComponent, _ settings: Settings) {
+        self.init(label: component.rawValue) {
+            LogFileHandler(log, label: $0, level: Logger.Level(settings.logLevel(of: component)))
+        }
+    }
+
+    /// A logger that writes to a log from a level on, for the whole program.
     public init(_ log: LogFile, level: LogLevel) {
-        self.init(label: Product.name) { _ in TextLogHandler(log, level: Logger.Level(level)) }
+        self.init(label: Product.name) { LogFileHandler(log, label: $0, level: Logger.Level(level)) }
     }
 }
 

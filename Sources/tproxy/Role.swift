@@ -41,8 +41,8 @@ enum Role {
 
     private static func beArbiter(_ settings: Settings) -> Int32 {
         do throws(Errno) {
-            let logFile = try LogFile(path: settings.logFile)
-            return Arbiter.run(settings, log: Logger(logFile, level: settings.logLevel), logFile: logFile)
+            let logFile = try LogFile(settings)
+            return Arbiter.run(settings, log: Logger(logFile, .arbiter, settings), logFile: logFile)
         } catch {
             say("tproxy: the log \(settings.logFile) cannot be opened: \(error)", to: STDERR_FILENO)
             return WorkerProcess.bootFailureStatus

@@ -4,9 +4,9 @@ import Testing
 @testable import Logs
 
 @Suite struct LineTextTests {
-    private func escaped(_ bytes: [UInt8], most: Int = 1000, isQuoted: Bool = false) -> String {
+    private func escaped(_ bytes: [UInt8], most: Int = 1000) -> String {
         var text = LineText()
-        text.append(escaping: bytes, most: most, isQuoted: isQuoted)
+        text.append(escaping: bytes, most: most)
         return String(decoding: text.bytes, as: UTF8.self)
     }
 
@@ -59,7 +59,7 @@ import Testing
                 UInt8.random(in: 0...255, using: &random)
             }
             var text = LineText()
-            text.append(escaping: bytes, most: 60, isQuoted: Bool.random(using: &random))
+            text.append(escaping: bytes, most: 60, as: Bool.random(using: &random) ? .quoted : .bare)
             #expect(text.bytes.count <= 63)
             #expect(String(validating: text.bytes, as: UTF8.self) != nil)
             #expect(!text.bytes.contains { $0 < 0x20 || $0 == 0x7f })

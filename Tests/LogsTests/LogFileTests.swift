@@ -88,6 +88,45 @@ private func fifo(_ folder: Folder) -> (path: String, reader: Int32) {
         #expect(contents("\(folder.path)/log").hasSuffix("three\n"))
     }
 
+    @Test("a folder that has vanished leaves the old log in place, and both logs say so")
+    func vanished() throws {
+        let folder = Folder()
+        let log = try LogFile(path: "\(folder.path)/log")
+        var access = try AccessLog(path: "\(folder.path)/log.1", format: .json)
+        let logger = Logger(log, level: .info)
+        rename(folder.path, folder.path + ".away")
+        defer { rename(folder.path + ".away", folder.path) }
+        log.reopen(failuresTo: logger)
+        access.reopen(failuresTo: logger)
+        logger.info("still here")
+        let lines = contents("\(folder.path).away/log").split(separator: "\n")
+        let reason = "cannot be opened again: No such file or directory; writing on to the old one"
+        #expect(lines.count == 3 && lines[2].hasSuffix("still here"))
+        #expect(lines[0].hasSuffix("[error] the log \(folder.path)/log \(reason)"))
+        #expect(lines[1].hasSuffix("[error] the log \(folder.path)/log.1 \(reason)"))
+    }
+
+    @Test("each component writes from its own level on, under its name")
+    func components() throws {
+        let folder = Folder()
+        var settings = Settings(name: "x", router: RouterSpec(arguments: ["r"], text: "r"))
+        settings.logFile = "\(folder.path)/log"
+        settings.setLogLevels([.router: .debug, .worker: .error])
+        let log = try LogFile(settings)
+        for component in [LogComponent.router, .worker, .arbiter] {
+            Logger(log, component, settings).debug("one")
+            Logger(log, component, settings).info("two")
+        }
+        settings.logFormat = .json
+        Logger(try LogFile(settings), .arbiter, settings).info("three", metadata: ["n": .stringConvertible(3)])
+        let lines = contents("\(folder.path)/log").split(separator: "\n")
+        #expect(
+            lines.map { $0.drop { $0 != "]" }.dropFirst(2) }.prefix(3)
+                == ["[debug] [router] one", "[info] [router] two", "[info] [arbiter] two"])
+        #expect(
+            lines[3].hasSuffix(#""component":"arbiter","pid":\#(getpid()),"level":"info","message":"three","n":3}"#))
+    }
+
     @Test("a full disk loses lines and nothing else")
     func fullDisk() throws {
         let log = try LogFile(path: "/dev/full")
