@@ -81,6 +81,15 @@ public enum Limits {
     /// Lines of a router's stderr that are logged in a second; a flood's rest is dropped.
     @inlinable public static var routerErrorLinesPerSecond: Int { 200 }
 
+    /// Verdicts that one worker keeps for further connections; the one not used for longest goes first.
+    @inlinable public static var cacheEntriesMax: Int { 16_384 }
+    /// The memory they take all together.
+    @inlinable public static var cacheBytesMax: Int { 16_777_216 }
+    /// A longer verdict is not kept, nor one with so long a key: it would push hundreds of others out.
+    @inlinable public static var cacheEntryBytesMax: Int { 65_536 }
+    /// The head of an HTTP request is looked through for its host as far as this: four times what servers take.
+    @inlinable public static var requestHeadBytesMax: Int { 32_768 }
+
     // MARK: The data plane
 
     /// Threads that wait in getaddrinfo(3), beside the loop.
