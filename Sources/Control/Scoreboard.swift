@@ -32,6 +32,8 @@ public enum Field: Int, CaseIterable, Sendable {
     case openQuestions
     /// Held back because the router has as many as it takes.
     case waitingQuestions
+    /// Verdicts that are kept for further connections.
+    case cacheEntries
     /// Pipes in the hands of flows.
     case pipesLent
 
@@ -48,6 +50,9 @@ public enum Field: Int, CaseIterable, Sendable {
     case routerRestarts
     /// Answers to questions that were over.
     case lateAnswers
+    /// Connections that went by a kept verdict, and look-ups in vain.
+    case cacheHits
+    case cacheMisses
     /// Verdicts refused for what they said.
     case badVerdicts
     /// JSON-RPC errors in place of a verdict.

@@ -6,6 +6,7 @@ import Linux
 import Reactor
 import RouterProtocol
 import SystemPackage
+import TLS
 
 /// Which socket of a connection an event is about.
 enum Side {
@@ -42,6 +43,10 @@ struct Connection: ~Copyable {
     var facts: Facts
     /// Names the open question to `Routers`.
     var question: QuestionToken?
+    /// The state of the cache when the open question was asked.
+    var cacheEpoch: UInt64 = 0
+    /// The kept verdict that it goes by, to be dropped should it fail.
+    var cacheEntry: CacheEntryID?
     /// Its share of this turn was used up, and `.resume` will come.
     var waitsForTurn = false
 
@@ -108,10 +113,11 @@ enum Phase: ~Copyable {
         }
     }
 
-    /// Lends what the open question is about: why it is asked, the bytes it carries, and the router's own state.
-    func withQuestion(_ body: (Event, Span<UInt8>, [UInt8]?) -> Void) {
+    /// Lends what the open question is about: why it is asked, the bytes it carries, the router's own state, and what has been
+    /// read of a ClientHello.
+    func withQuestion(_ body: (Event, Span<UInt8>, [UInt8]?, ClientHelloReader?) -> Void) {
         switch self {
-        case .routing(let phase): phase.withInitial { body(phase.event, $0, phase.state) }
+        case .routing(let phase): phase.withInitial { body(phase.event, $0, phase.state, phase.hello) }
         default: break
         }
     }
@@ -160,6 +166,8 @@ struct Routing: ~Copyable {
     fileprivate var outgoing: Buffer?
     /// What the next question gives back to the router.
     private(set) var state: [UInt8]?
+    /// For a client that speaks TLS through us: what its first message has shown so far.
+    private(set) var hello: ClientHelloReader?
     private(set) var isAsked = false
     /// How many bytes the open or the last question carried.
     private(set) var askedBytes = 0
@@ -318,6 +326,7 @@ struct Routing: ~Copyable {
     private mutating func ask(_ event: Event, _ around: inout Surroundings) {
         isAsked = true
         self.event = event
+        readHello(around)
         askedAbout.insert(EventSet(event))
         askedBytes = count
         // Said once; only new bytes make another silence.
@@ -325,6 +334,14 @@ struct Routing: ~Copyable {
             event == .data && around.wantedEvents.contains(.silence)
             ? around.now + Int64(around.settings.silenceMilliseconds) : nil
         around.effects.asking = .question
+    }
+
+    /// Reads on in the first message of a client that speaks TLS: each byte is looked at once, however often it is asked about.
+    private mutating func readHello(_ around: borrowing Surroundings) {
+        guard initial.first == ClientHelloReader.firstByte else { return }
+        var reader = hello ?? ClientHelloReader(bytesMax: around.settings.maxInitialBytes)
+        withInitial { _ = reader.read($0) }
+        hello = reader
     }
 
     /// Reads what has arrived, as far as the limit goes.
@@ -395,6 +412,7 @@ struct Routing: ~Copyable {
     private mutating func drop(_ count: Int) {
         guard count > 0, initial != nil else { return }
         initial!.drop(min(count, self.count))
+        hello = nil
     }
 }
 

@@ -174,6 +174,14 @@ extension Optional where Wrapped == Buffer {
         }
     }
 
+    /// The first byte, if there is one.
+    var first: UInt8? {
+        switch self {
+        case .some(let buffer): unsafe buffer.bytes.first
+        case .none: nil
+        }
+    }
+
     /// Adds bytes, if there are any.
     mutating func append(_ more: UnsafeRawBufferPointer) {
         guard more.count > 0 else { return }

@@ -76,6 +76,7 @@ extension Worker {
                 control.send(.bootFailed("the router \(settings.router.text) \(end)"))
                 stage = .ended(status: WorkerProcess.bootFailureStatus)
             case .reloaded:
+                cache.reload()
                 scoreboard[.generation] = generation
                 if let number = reloadNumber { control.send(.reloaded, number: number) }
                 reloadNumber = nil
@@ -134,11 +135,12 @@ extension Worker {
         switch question.kind {
         case .proxy:
             let local = acceptor.local(facts.listener) { connections[token.slot].phase.clientSocket }
-            connections[token.slot].phase.withQuestion { event, data, state in
+            connections[token.slot].phase.withQuestion { event, data, state, hello in
                 let message = RouterProtocol.Question(
                     id: question.id, connection: id(facts), event: event, client: client, local: local,
                     listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline, state: state)
-                links[slot].write { message.append(to: &$0, data: data) }
+                let told = hello.map { ClientHelloFacts($0, data) }
+                links[slot].write { message.append(to: &$0, data: data, clientHello: told) }
             }
         case .proxyError:
             guard let failure = connections[token.slot].phase.failure else { return }
@@ -283,7 +285,9 @@ extension Worker {
             case .progress(let id, let milliseconds):
                 routers.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
                 return .nothing
-            case .invalidate: return .stray("invalidate: not available in this version")
+            case .invalidate(let invalidation):
+                cache.invalidate(invalidation)
+                return .nothing
             case .later(let method): return .stray("\(method.rawValue): not available in this version")
             case .ignored: return .nothing
             case .stray: return .stray(text(line))
@@ -307,6 +311,7 @@ extension Worker {
                     dataBytes: connections[token.slot].phase.askedBytes, initialBytesMax: settings.maxInitialBytes)
                 let verdict = try Verdict.decode(line, result, limits: limits)
                 answer.event = .verdict(verdict)
+                keep(verdict, token.slot)
                 if case .file(let file) = verdict, case .descriptor = file.source { answer.file = file }
             }
         } catch {

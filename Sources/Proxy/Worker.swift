@@ -56,6 +56,7 @@ final class Worker {
     /// The number of the reload command that is under way.
     var reloadNumber: UInt32?
     var resolver: Resolver
+    var cache: VerdictCache
     var accessLog: AccessLog?
     private var unfinished: [Token] = []
     /// Those whose next turn it is.
@@ -95,6 +96,7 @@ final class Worker {
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
         routers = Routers(limits: limits, generation: Int(clamping: inheritance.generation))
         resolver = try Resolver()
+        cache = VerdictCache(listeners: listeners.map(\.name))
         if let path = inheritance.settings.accessLog { accessLog = try AccessLog(path: path) }
         control = inheritance.takeControl()
         try around.poller.add(control.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.control))
@@ -282,6 +284,10 @@ final class Worker {
                 return handle(slot, .routerFailed(.overloaded))
             }
         }
+        switch kind {
+        case .proxy: if let kept = findKept(slot) { return handle(slot, .verdict(kept)) }
+        case .proxyError: dropKept(slot)
+        }
         // One question a connection: an event that gives one up and asks the next says only the latter.
         withdraw(slot)
         switch routers.ask(asker, kind, now: now) {
@@ -290,7 +296,7 @@ final class Worker {
         }
     }
 
-    private func withdraw(_ slot: UInt32) {
+    func withdraw(_ slot: UInt32) {
         guard let question = connections[slot].question else { return }
         connections[slot].question = nil
         routers.withdraw(question, now: now)
@@ -491,6 +497,9 @@ final class Worker {
         scoreboard[.replays] = routers.counters.replayed
         scoreboard[.lateAnswers] = routers.counters.lateAnswers
         scoreboard[.routerRestarts] = routers.counters.lost
+        scoreboard[.cacheHits] = cache.counters.hits
+        scoreboard[.cacheMisses] = cache.counters.misses
+        scoreboard[.cacheEntries] = UInt64(clamping: cache.count)
         unreaped.removeAll { Process.reap($0) != nil }
         logFile.flush()
         if connections.count != shownConnections { showTitle() }
