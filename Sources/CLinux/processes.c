@@ -85,7 +85,7 @@ int tp_spawn_router(const struct tp_spawn *spawn, int socket, int error_pipe, ui
     return 0;
 }
 
-int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, pid_t *pid) {
+int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, int flags, pid_t *pid) {
     if (count < 0 || count > 1024) return EINVAL;
     int copies[count + 1];
     int copied = 0;
@@ -110,13 +110,18 @@ int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, i
             break;
         }
     }
+    for (int standard = 0; standard <= 2 && result == 0; standard++) {
+        int flag = standard == 2 ? TP_SPAWN_NULL_ERRORS : TP_SPAWN_NULL_INPUT_OUTPUT;
+        if (flags & flag) result = posix_spawn_file_actions_addopen(&actions, standard, "/dev/null", O_RDWR, 0);
+    }
     if (result == 0) result = posix_spawn_file_actions_addclosefrom_np(&actions, first + count);
     if (result == 0) {
         // The mask is kept: a signal that comes before the child looks for it waits instead of killing it.
         sigset_t every;
         sigfillset(&every);
         posix_spawnattr_setsigdefault(&attributes, &every);
-        posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+        posix_spawnattr_setflags(
+            &attributes, POSIX_SPAWN_SETSIGDEF | (flags & TP_SPAWN_SESSION ? POSIX_SPAWN_SETSID : 0));
         result = posix_spawn(pid, spawn->path, &actions, &attributes, spawn->arguments, spawn->environment);
     }
     for (int index = 0; index < copied; index++) close(copies[index]);

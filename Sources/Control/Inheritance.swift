@@ -1,13 +1,11 @@
-// What a child of the arbiter inherits: one document for every role, named here for the spawner and for the spawned.
+// What a worker inherits from the arbiter: one document, named here for the spawner and for the spawned.
+// `Succession.swift` has that of a process which is to be an arbiter, `InheritedDocument.swift` what both have in common.
 //
 // It travels as a memfd on descriptor 3, and TPROXY_INHERITANCE=3 in the environment says so. Not in the environment
 // itself, which anybody may read in /proc and whose entries are limited to 128 KiB; not in the arguments, which are the
 // title. Descriptors behind it, in this order:
 //
 //     3  the document          4  the control channel        5  the scoreboard        6, 7, …  the listeners
-//
-// The document is records `key=value`, each ended by a NUL, which no value can hold: `tr '\0' '\n' </proc/PID/fd/3`.
-// The first is `tproxy-inheritance=VERSION`. Unknown keys are ignored, so keys may be added without a new version.
 
 public import Addressing
 public import Config
@@ -43,7 +41,7 @@ public enum InheritanceError: Error, Hashable, Sendable, CustomStringConvertible
         switch self {
         case .system(let error): "what was inherited cannot be read: \(error)"
         case .notADocument: "what was inherited is no document of tproxy"
-        case .otherVersion(let version): "what was inherited has version \(version), not \(Inheritance.version)"
+        case .otherVersion(let version): "what was inherited has version \(version), not \(InheritedDocument.version)"
         case .missing(let key): "what was inherited lacks \(key)"
         case .invalid(let key, let value): "what was inherited has a wrong \(key): \(value)"
         case .scoreboard(let reason): reason
@@ -51,16 +49,21 @@ public enum InheritanceError: Error, Hashable, Sendable, CustomStringConvertible
     }
 }
 
-/// The document as values.
+extension InheritanceError {
+    static func system<Result: ~Copyable>(_ body: () throws(Errno) -> Result) throws(InheritanceError) -> Result {
+        do throws(Errno) {
+            return try body()
+        } catch {
+            throw .system(error)
+        }
+    }
+}
+
+/// A worker's document as values.
 public struct Inheritance: Equatable, Sendable {
-    public static let version = 1
-    static let environmentName = "TPROXY_INHERITANCE"
-    static let documentDescriptor = Spawn.firstInherited
-    static let controlDescriptor = documentDescriptor + 1
-    static let scoreboardDescriptor = documentDescriptor + 2
-    static let firstListener = documentDescriptor + 3
-    /// Settings and 64 listeners fit many times over.
-    static let bytesMax = 1 << 20
+    static let controlDescriptor = InheritedDocument.descriptor + 1
+    static let scoreboardDescriptor = InheritedDocument.descriptor + 2
+    static let firstListener = InheritedDocument.descriptor + 3
 
     /// Unique among all workers of all arbiters of one upgrade chain; never used again.
     public var serial: UInt64
@@ -93,13 +96,10 @@ public struct Inheritance: Equatable, Sendable {
     public func spawnWorker(
         title: String, control: borrowing Descriptor, scoreboard: borrowing Descriptor, listeners: [Int32]
     ) throws(Errno) -> Int32 {
-        let document = try SharedMemory.file(name: "tproxy-inheritance", holding: encoded())
-        let environment = Spawn.workerEnvironment(Process.environment()).filter {
-            !$0.hasPrefix(Self.environmentName + "=")
-        }
+        let document = try InheritedDocument.file(holding: encoded())
         return try Spawn.worker(
             arguments: [Self.padded(title)],
-            environment: environment + ["\(Self.environmentName)=\(Self.documentDescriptor)"],
+            environment: InheritedDocument.announced(in: Spawn.workerEnvironment(Process.environment())),
             descriptors: [document.raw, control.raw, scoreboard.raw] + listeners)
     }
 
@@ -111,8 +111,6 @@ public struct Inheritance: Equatable, Sendable {
     /// The bytes of the document.
     public func encoded() -> [UInt8] {
         var records = [
-            Record("tproxy-inheritance", String(Self.version)),
-            Record("role", "worker"),
             Record("serial", String(serial)),
             Record("slot", String(slot)),
             Record("generation", String(generation)),
@@ -123,51 +121,33 @@ public struct Inheritance: Equatable, Sendable {
         ]
         records += binds.map { Record("listener", $0.description) }
         records += settings.records.map { Record("settings." + $0.key, $0.value) }
-        return records.flatMap { Array("\($0.key)=\($0.value)\0".utf8) }
+        return InheritedDocument(role: .worker, records: records).encoded()
     }
 
     /// Reads a document; whatever comes, it never traps.
     public init(decoding bytes: [UInt8]) throws(InheritanceError) {
-        guard bytes.last == 0 else { throw .notADocument }
-        var records: [Record] = []
-        for part in bytes.dropLast().split(separator: 0, omittingEmptySubsequences: false) {
-            guard let equals = part.firstIndex(of: UInt8(ascii: "=")) else { throw .notADocument }
-            records.append(
-                Record(
-                    String(decoding: part[..<equals], as: UTF8.self),
-                    String(decoding: part[(equals + 1)...], as: UTF8.self)))
-        }
-        guard let first = records.first, first.key == "tproxy-inheritance" else { throw .notADocument }
-        guard first.value == String(Self.version) else { throw .otherVersion(first.value) }
+        try self.init(try InheritedDocument(decoding: bytes))
+    }
 
-        func text(_ key: String) throws(InheritanceError) -> String {
-            guard let record = records.first(where: { $0.key == key }) else { throw .missing(key) }
-            return record.value
-        }
-        func number<Number: FixedWidthInteger>(_ key: String) throws(InheritanceError) -> Number {
-            let value = try text(key)
-            guard let number = Number(value), number >= 0 else { throw .invalid(key: key, value: value) }
-            return number
-        }
-        let role = try text("role")
-        guard role == "worker" else { throw .invalid(key: "role", value: role) }
+    init(_ document: InheritedDocument) throws(InheritanceError) {
+        guard document.role == .worker else { throw .invalid(key: "role", value: document.role.rawValue) }
         for (key, place) in [("control", Self.controlDescriptor), ("scoreboard", Self.scoreboardDescriptor)] {
-            let descriptor: Int32 = try number(key)
+            let descriptor: Int32 = try document.number(key)
             guard descriptor == place else { throw .invalid(key: key, value: String(descriptor)) }
         }
-        serial = try number("serial")
-        slot = try number("slot")
-        generation = try number("generation")
-        arbiter = try number("arbiter")
-        softDescriptorLimit = try number("softDescriptorLimit")
+        serial = try document.number("serial")
+        slot = try document.number("slot")
+        generation = try document.number("generation")
+        arbiter = try document.number("arbiter")
+        softDescriptorLimit = try document.number("softDescriptorLimit")
         binds = []
-        for record in records where record.key == "listener" {
+        for record in document.records where record.key == "listener" {
             guard let bind = BindAddress(record.value) else { throw .invalid(key: "listener", value: record.value) }
             binds.append(bind)
         }
         let prefix = "settings."
         settings = try Settings(
-            records: records.filter { $0.key.hasPrefix(prefix) }.map {
+            records: document.records.filter { $0.key.hasPrefix(prefix) }.map {
                 Record(String($0.key.dropFirst(prefix.count)), $0.value)
             })
     }
@@ -188,33 +168,14 @@ public struct WorkerInheritance: ~Copyable {
     public let softDescriptorLimit: UInt64
     public let settings: Settings
 
-    /// Whether this process has been started as a worker. Looks at the environment alone.
-    public static var isPresent: Bool { documentNumber != nil }
-
-    private static var documentNumber: Int32? {
-        let prefix = Inheritance.environmentName + "="
-        guard let entry = Process.environment().first(where: { $0.hasPrefix(prefix) }) else { return nil }
-        return Int32(entry.dropFirst(prefix.count)) ?? -1
-    }
-
-    /// Takes over what the arbiter has left, once.
-    public static func take() throws(InheritanceError) -> WorkerInheritance {
-        guard documentNumber == Inheritance.documentDescriptor else { throw .notADocument }
-        let document = Descriptor(owning: Inheritance.documentDescriptor)
-        let bytes = try system { () throws(Errno) in
-            try SharedMemory.contents(of: document.raw, bytesMax: Inheritance.bytesMax)
-        }
-        let inheritance = try Inheritance(decoding: bytes)
-        try system { () throws(Errno) in
-            let count = Int32(inheritance.binds.count)
-            for raw in Inheritance.controlDescriptor..<(Inheritance.firstListener + count) {
-                try Socket.setCloseOnExec(raw)
-            }
-        }
-        let control = try system { () throws(Errno) in
+    init(_ document: InheritedDocument) throws(InheritanceError) {
+        let inheritance = try Inheritance(document)
+        let last = Inheritance.firstListener + Int32(inheritance.binds.count)
+        try InheritedDocument.close(onExec: Inheritance.controlDescriptor..<last)
+        let control = try InheritanceError.system { () throws(Errno) in
             try WorkerChannel(Descriptor(owning: Inheritance.controlDescriptor))
         }
-        return try WorkerInheritance(
+        try self.init(
             inheritance, control: control, scoreboard: Descriptor(owning: Inheritance.scoreboardDescriptor))
     }
 
@@ -245,14 +206,4 @@ public struct WorkerInheritance: ~Copyable {
 
     /// The control channel, for whoever serves it; the rest has been read by then.
     public consuming func takeControl() -> WorkerChannel { control }
-
-    private static func system<Result: ~Copyable>(
-        _ body: () throws(Errno) -> Result
-    ) throws(InheritanceError) -> Result {
-        do throws(Errno) {
-            return try body()
-        } catch {
-            throw .system(error)
-        }
-    }
 }

@@ -73,20 +73,6 @@ public enum UnixSocketFile {
         }
     }
 
-    /// Names a file as it is now, so that nobody else's is removed later.
-    public struct Identity: Hashable, Sendable {
-        let device: UInt64
-        let number: UInt64
-
-        /// Nil when there is nothing. The C function is `lstat`.
-        public init?(path: String) {
-            var status = stat()
-            guard lstat(path, &status) == 0 else { return nil }
-            device = UInt64(status.st_dev)
-            number = UInt64(status.st_ino)
-        }
-    }
-
     /// The C function is `unlink`.
     public static func remove(_ path: String) throws(Errno) { _ = try check { unlink(path) } }
 

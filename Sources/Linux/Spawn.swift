@@ -17,10 +17,33 @@ public enum Spawn {
     public static func worker(
         arguments: [String], environment: [String], descriptors: [Int32]
     ) throws(Errno) -> Int32 {
+        try start("/proc/self/exe", arguments, environment, descriptors, flags: 0)
+    }
+
+    /// Starts the program at `path`, a later version of this one, in the same way.
+    public static func successor(
+        path: String, arguments: [String], environment: [String], descriptors: [Int32]
+    ) throws(Errno) -> Int32 {
+        try start(path, arguments, environment, descriptors, flags: 0)
+    }
+
+    /// Starts this program again in a session of its own, without a terminal and with /dev/null for the standard
+    /// descriptors; its standard error is ours if `keepsErrors`.
+    public static func daemon(
+        arguments: [String], environment: [String], descriptors: [Int32], keepsErrors: Bool
+    ) throws(Errno) -> Int32 {
+        var flags = TP_SPAWN_SESSION | TP_SPAWN_NULL_INPUT_OUTPUT
+        if !keepsErrors { flags |= TP_SPAWN_NULL_ERRORS }
+        return try start("/proc/self/exe", arguments, environment, descriptors, flags: Int32(flags))
+    }
+
+    private static func start(
+        _ path: String, _ arguments: [String], _ environment: [String], _ descriptors: [Int32], flags: Int32
+    ) throws(Errno) -> Int32 {
         var pid: pid_t = 0
-        let error = withSpawn("/proc/self/exe", arguments, environment) { spawn in
+        let error = withSpawn(path, arguments, environment) { spawn in
             descriptors.withUnsafeBufferPointer {
-                tp_spawn_self(&spawn, $0.baseAddress, Int32($0.count), firstInherited, &pid)
+                tp_spawn_self(&spawn, $0.baseAddress, Int32($0.count), firstInherited, flags, &pid)
             }
         }
         guard error == 0 else { throw Errno(rawValue: error) }

@@ -1,157 +1,59 @@
 // The arbiter's process: one loop that waits, tells `ArbiterCore` what happened and does what it says.
 
 public import Config
-import Control
-import Linux
+public import Control
+public import Linux
 public import Logging
 public import Logs
 import Reactor
 import SystemPackage
 
-/// The parent of all workers: it binds the listeners, keeps workers alive and answers signals.
+/// The parent of all workers: it binds the listeners, keeps workers alive and answers signals. Arbiter+Start.swift makes
+/// one, Arbiter+Upgrade.swift is its side of USR2.
 public struct Arbiter: ~Copyable {
-    private let settings: Settings
-    private let log: Logger
-    private let logFile: LogFile
-    private let softDescriptorLimit: UInt64
-    private let signals: SignalDescriptor
-    private var poller: Poller
-    private var listeners: ListenerSet
-    private let segment: Descriptor
-    private let scoreboard: Scoreboard
+    let settings: Settings
+    let log: Logger
+    let logFile: LogFile
+    let invocation: Invocation
+    let softDescriptorLimit: UInt64
+    let signals: SignalDescriptor
+    var poller: Poller
+    var listeners: ListenerSet
+    let segment: Descriptor
+    let scoreboard: Scoreboard
+    var pidFile: PidFile?
+    /// What whoever started us has left, while there is something between us.
+    var origin: SuccessionInheritance?
+    /// Files of Unix sockets that whoever started us listens on and we do not.
+    var filesLeft: [Succession.Listener] = []
 
-    private var core: ArbiterCore
-    private var workers: [Serial: WorkerHandle] = [:]
+    var core: ArbiterCore
+    var workers: [Serial: WorkerHandle] = [:]
+    /// Those that USR2 has started and that have not been reaped, by pid: at most one of them is pending.
+    var successors: [Int32: SuccessorHandle] = [:]
+    /// A successor serves at our addresses, and has been told that they are its own.
+    var hasHandedOver = false
     /// What has happened and the core has not been told yet.
-    private var events: [ArbiterCore.Event] = []
-    private var exitStatus: Int32?
+    var events: [ArbiterCore.Event] = []
+    var exitStatus: Int32?
 
     /// What a token names.
-    private enum Kind: UInt8 { case signals, worker }
+    enum Kind: UInt8 { case signals, worker, successor, origin }
 
     /// Serves until a signal ends it, and returns the exit status: 0 after QUIT, TERM and INT, 3 when it cannot boot, 1
     /// when it fails later. Call it from the main thread, before there is another: signal masks are a thread's.
-    public static func run(_ settings: Settings, log: Logger, logFile: LogFile) -> Int32 {
+    public static func run(
+        _ settings: Settings, _ invocation: Invocation, startedBy origin: SuccessionInheritance?, log: Logger,
+        logFile: LogFile
+    ) -> Int32 {
         do throws(StartFailure) {
-            guard var arbiter = try start(settings, log, logFile) else { return 0 }
+            guard var arbiter = try start(settings, invocation, origin, log, logFile) else { return 0 }
             return arbiter.serve()
         } catch {
             log.critical("cannot start: \(error)")
+            origin?.channel.send(.bootFailed("\(error)"))
             logFile.flush()
             return 3
-        }
-    }
-
-    private enum StartFailure: Error, CustomStringConvertible {
-        case listen(ListenError)
-        case scoreboard(Scoreboard.Failure)
-        case system(String, Errno)
-
-        var description: String {
-            switch self {
-            case .listen(let error): error.description
-            case .scoreboard(let error): error.description
-            case .system(let what, let error): "\(what): \(error)"
-            }
-        }
-    }
-
-    // MARK: Start
-
-    /// Nil when a signal ended it before it served.
-    private static func start(
-        _ settings: Settings, _ log: Logger, _ logFile: LogFile
-    ) throws(StartFailure) -> Arbiter? {
-        // First of all: a signal that comes from now on waits until the loop reads it. What whoever started us ignored
-        // must not stay ignored: without SIGCHLD workers would vanish unseen.
-        Signals.restoreDefaults(Signal.handled)
-        Signals.ignore([.brokenPipe])
-        let signals = try system("signals") { () throws(Errno) in
-            try Signals.block(Signal.handled)
-            return try SignalDescriptor(Signal.handled)
-        }
-        // Before anything is spawned: workers inherit the raised limit, their routers get the old one back.
-        let softDescriptorLimit = raiseDescriptorLimit(log)
-        ProcessTitle.set("tproxy: master [\(settings.name)]")
-
-        // Before the workers, and only here: they share our sockets, so none of their deaths loses a client's SYN.
-        let listeners = try bind(settings, log, signals)
-        guard let listeners else { return nil }
-        for listener in listeners.listeners { log.info("listening on \(listener.address)") }
-
-        let segment = try scoreboard { () throws(Scoreboard.Failure) in try Scoreboard.create() }
-        let board = try scoreboard { () throws(Scoreboard.Failure) in try Scoreboard(mapping: segment) }
-        let poller = try system("epoll") { () throws(Errno) in
-            let poller = try Poller()
-            try poller.add(signals.raw, .readable, Token(slot: 0, generation: 0, kind: Kind.signals.rawValue))
-            return poller
-        }
-
-        return Arbiter(
-            settings: settings, log: log, logFile: logFile, softDescriptorLimit: softDescriptorLimit, signals: signals,
-            poller: poller, listeners: listeners, segment: segment, scoreboard: board,
-            core: ArbiterCore(settings: settings))
-    }
-
-    private static func bind(
-        _ settings: Settings, _ log: Logger, _ signals: borrowing SignalDescriptor
-    ) throws(StartFailure) -> ListenerSet? {
-        do throws(ListenError) {
-            return try ListenerSet.bind(settings.binds, backlog: settings.backlog) { reason in
-                log.warning("\(reason); trying again in \(Limits.bindPauseMilliseconds) ms")
-                return !isToldToStop(signals, within: Int64(Limits.bindPauseMilliseconds), log)
-            }
-        } catch {
-            throw .listen(error)
-        }
-    }
-
-    /// Waits, and returns early with true when a signal that stops us has come.
-    private static func isToldToStop(
-        _ signals: borrowing SignalDescriptor, within milliseconds: Int64, _ log: Logger
-    ) -> Bool {
-        let end = Instant.now().advanced(byMilliseconds: milliseconds)
-        while true {
-            let left = end.milliseconds(since: .now())
-            guard left > 0, signals.waits(withinMilliseconds: Int32(clamping: left)) else { return false }
-            switch try? signals.next() {
-            case .terminate, .interrupt, .quit:
-                log.info("told to stop before all listeners were bound")
-                return true
-            default: break
-            }
-        }
-    }
-
-    /// Raises the soft limit to the hard one and returns what it was. Workers say when that is not enough for them.
-    private static func raiseDescriptorLimit(_ log: Logger) -> UInt64 {
-        do throws(Errno) {
-            let limits = try Process.descriptorLimits()
-            if limits.soft < limits.hard { try Process.setSoftDescriptorLimit(limits.hard) }
-            return limits.soft
-        } catch {
-            log.warning("the limit of descriptors cannot be raised: \(error)")
-            return 1024
-        }
-    }
-
-    private static func system<Result: ~Copyable>(
-        _ what: String, _ body: () throws(Errno) -> Result
-    ) throws(StartFailure) -> Result {
-        do throws(Errno) {
-            return try body()
-        } catch {
-            throw .system(what, error)
-        }
-    }
-
-    private static func scoreboard<Result: ~Copyable>(
-        _ body: () throws(Scoreboard.Failure) -> Result
-    ) throws(StartFailure) -> Result {
-        do throws(Scoreboard.Failure) {
-            return try body()
-        } catch {
-            throw .scoreboard(error)
         }
     }
 
@@ -174,6 +76,8 @@ public struct Arbiter: ~Copyable {
                 switch Kind(rawValue: token.kind) {
                 case .signals: readSignals()
                 case .worker: readReports(token)
+                case .successor: readSuccessor(Int32(bitPattern: token.slot))
+                case .origin: readOrigin()
                 case nil: break
                 }
             }
@@ -181,7 +85,8 @@ public struct Arbiter: ~Copyable {
             happen(core.wantsHeartbeats(at: now) ? .heartbeats(heartbeats()) : .tick)
             logFile.flush()
         }
-        listeners.close()
+        closeListeners()
+        if let pidFile = pidFile.take() { pidFile.remove() }
         log.info("stopped")
         logFile.flush()
         return exitStatus ?? 1
@@ -195,7 +100,7 @@ public struct Arbiter: ~Copyable {
     }
 
     /// Tells the core, does what it says, and goes on with what that made happen.
-    private mutating func happen(_ event: ArbiterCore.Event) {
+    mutating func happen(_ event: ArbiterCore.Event) {
         events.append(event)
         while !events.isEmpty {
             for action in core.handle(events.removeFirst(), at: .now()) { perform(action) }
@@ -207,9 +112,12 @@ public struct Arbiter: ~Copyable {
         case .spawn(let serial, let generation): spawn(serial, generation)
         case .tell(let serial, let command): tell(serial, command)
         case .kill(let serial): workers[serial]?.send(.kill)
-        case .closeListeners: listeners.close()
+        case .closeListeners: closeListeners()
         case .reopenLogs: reopenLogs()
-        case .say(let note): log.log(level: Logger.Level(note.level), "\(note.text(router: settings.router.text))")
+        case .spawnSuccessor(let generation, let lastSerial): spawnSuccessor(generation, lastSerial)
+        case .takeBack: takeBack()
+        case .handOver: handOver()
+        case .say(let note): say(note)
         case .exit(let status): exitStatus = status
         }
     }
@@ -239,6 +147,12 @@ public struct Arbiter: ~Copyable {
     /// All children that have ended: several deaths may come as one SIGCHLD, and as pid 1 we inherit strangers.
     private mutating func reap() {
         while let ended = Process.reapAny() {
+            if successors[ended.pid] != nil {
+                readSuccessor(ended.pid)
+                successors[ended.pid] = nil
+                happen(.successorEnded(pid: ended.pid, ended.status))
+                continue
+            }
             guard let handle = workers.values.first(where: { $0.pid == ended.pid }) else { continue }
             // Its last words first: they say why.
             receive(from: handle)
@@ -277,6 +191,21 @@ public struct Arbiter: ~Copyable {
 
     // MARK: What is done
 
+    mutating func say(_ note: Note) {
+        log.log(level: Logger.Level(note.level), "\(note.text(router: settings.router.text))")
+        switch note {
+        case .ready:
+            origin?.channel.send(.ready)
+            // The shell has its prompt back; it is nothing to us any more.
+            if let origin, !origin.succession.isUpgrade {
+                poller.remove(origin.channel.raw)
+                self.origin = nil
+            }
+        case .cannotBoot(let reason): origin?.channel.send(.bootFailed(reason))
+        default: break
+        }
+    }
+
     private mutating func spawn(_ serial: Serial, _ generation: UInt64) {
         do throws(Errno) {
             let handle = try start(serial, generation)
@@ -306,7 +235,9 @@ public struct Arbiter: ~Copyable {
         var inheritance = Inheritance(
             serial: serial.number, slot: slot, generation: generation, arbiter: Process.pid,
             softDescriptorLimit: softDescriptorLimit, binds: listeners.listeners.map(\.bind), settings: settings)
-        inheritance.settings.workers = core.wanted
+        // A worker that shares with nobody takes whole crowds of clients at once.
+        inheritance.settings.workers =
+            core.wanted + (successors.isEmpty && origin?.succession.isUpgrade != true ? 0 : 1)
         scoreboard.claim(slot, serial: serial.number, generation: generation, at: .now())
         do throws(Errno) {
             let pid = try inheritance.spawnWorker(
@@ -336,17 +267,13 @@ public struct Arbiter: ~Copyable {
     }
 
     private func reopenLogs() {
-        do throws(Errno) {
-            try logFile.reopen()
-        } catch {
-            log.error("the log \(settings.logFile) cannot be opened again: \(error); writing on to the old one")
-        }
+        logFile.reopen(failuresTo: log)
     }
 }
 
 extension Signal {
     /// What the arbiter answers. The others keep their defaults.
-    fileprivate static let handled: [Signal] = [
+    static let handled: [Signal] = [
         .hangUp, .interrupt, .quit, .user1, .user2, .terminate, .child, .terminalInput, .terminalOutput, .windowChanged,
     ]
 }

@@ -27,6 +27,14 @@ public struct ArbiterCore {
         case report(Serial, Report)
         /// It has ended; whatever it had reported before came before.
         case ended(Serial, ExitStatus)
+        /// The successor that was to be spawned runs.
+        case successorSpawned(pid: Int32)
+        /// It could not be started, for this reason.
+        case successorFailed(String)
+        case successorReport(pid: Int32, Report)
+        case successorEnded(pid: Int32, ExitStatus)
+        /// The arbiter that started us with USR2 has been told to end, or is gone.
+        case originLeft
         /// The heartbeats on the scoreboard.
         case heartbeats([Serial: Instant])
         /// Time has passed: at `nextDeadline` or earlier.
@@ -42,6 +50,13 @@ public struct ArbiterCore {
         /// Give up the arbiter's copies; what is queued belongs to the workers.
         case closeListeners
         case reopenLogs
+        /// Start the new arbiter of an upgrade and give it our name: routers it starts begin with this generation, workers
+        /// with the next serial.
+        case spawnSuccessor(generation: UInt64, lastSerial: Serial)
+        /// The upgrade has come to nothing: the name is ours again.
+        case takeBack
+        /// We have been told to end while there is a successor: the addresses and the name are its own.
+        case handOver
         case say(Note)
         /// The last action.
         case exit(Int32)
@@ -85,6 +100,14 @@ public struct ArbiterCore {
         var name: WorkerName { WorkerName(serial: serial, pid: pid) }
     }
 
+    /// An upgrade: there is one at a time, and it is over when the successor ends, is told to, or we are.
+    struct Upgrade {
+        var pid: Int32?
+        var isReady = false
+        /// What it said before it exited.
+        var bootFailure: String?
+    }
+
     /// A round of HUP: workers are told one after the other.
     struct ReloadRound {
         var waiting: [Serial]
@@ -101,6 +124,8 @@ public struct ArbiterCore {
     /// A worker answers `reload` when the new router's `hello` has come or failed to (10 s); this is for one that never
     /// does.
     static let reloadMilliseconds: Int64 = 30_000
+    /// Workers that we start after a successor has been given the next serials count on from far behind those.
+    static let serialsForSuccessor: UInt64 = 1_000_000
     static let killAfterMilliseconds = Int64(Limits.killAfterMilliseconds)
 
     /// How many workers there are to be: as many as the options say, then what TTIN, TTOU and WINCH make of it.
@@ -113,11 +138,15 @@ public struct ArbiterCore {
 
     public private(set) var phase = Phase.running
     /// What routers started now belong to.
-    public private(set) var generation: UInt64 = 1
+    public private(set) var generation: UInt64
     /// In the order of their serials.
     private(set) var workers: [Worker] = []
-    private var lastSerial: UInt64 = 0
-    private var hasEverBeenReady = false
+    private var lastSerial: UInt64
+    private(set) var upgrade: Upgrade?
+    private var isHandedOver = false
+    /// The process of the arbiter that started us, while that upgrade is open.
+    private var origin: Int32?
+    private(set) var hasEverBeenReady = false
     private var failures = 0
     private var lastFailure: Instant?
     /// When missing workers may be started.
@@ -128,7 +157,13 @@ public struct ArbiterCore {
     private var exitStatus: Int32 = 0
     private var actions: [Action] = []
 
-    public init(settings: Settings) {
+    /// A successor counts on where the arbiter before it was.
+    public init(
+        settings: Settings, generation: UInt64 = 1, lastSerial: Serial = Serial(0), origin: Int32? = nil
+    ) {
+        self.origin = origin
+        self.generation = generation
+        self.lastSerial = lastSerial.number
         wanted = settings.workers
         gracefulMilliseconds = Int64(settings.gracefulTimeoutMilliseconds)
         // A worker writes its heartbeat once in a while; less than two whiles would kill healthy ones.
@@ -171,6 +206,13 @@ public struct ArbiterCore {
             lose(serial, nil, at: now)
         case .report(let serial, let report): handle(report, of: serial, at: now)
         case .ended(let serial, let status): lose(serial, status, at: now)
+        case .successorSpawned(let pid): upgrade?.pid = pid
+        case .successorFailed(let reason): endUpgrade(.upgradeFailed(reason))
+        case .successorReport(let pid, let report): handle(report, ofSuccessor: pid)
+        case .successorEnded(let pid, let status): loseSuccessor(pid, status)
+        case .originLeft:
+            if let origin, phase == .running { say(.servesAlone(origin: origin)) }
+            origin = nil
         case .heartbeats(let beats): watch(beats, at: now)
         case .tick: break
         }
@@ -198,7 +240,7 @@ public struct ArbiterCore {
         case .user1:
             say(.reopeningLogs)
             reopenLogs()
-        case .user2: say(.notAvailable(signal))
+        case .user2: startUpgrade()
         case .terminalInput, .terminalOutput, .windowChanged:
             guard phase == .running else { return say(.ignored(signal)) }
             switch signal {
@@ -217,6 +259,7 @@ public struct ArbiterCore {
         round = nil
         say(.stopping(signal, withinMilliseconds: deadline == nil ? nil : gracefulMilliseconds))
         guard isFirst else { return }
+        handOver()
         actions.append(.closeListeners)
         for index in workers.indices { letGo(index) }
     }
@@ -363,6 +406,56 @@ public struct ArbiterCore {
     }
 
     private mutating func say(_ note: Note) { actions.append(.say(note)) }
+
+    // MARK: Upgrading
+
+    private mutating func startUpgrade() {
+        guard phase == .running else { return say(.ignored(.user2)) }
+        if let upgrade { return say(.upgradePending(pid: upgrade.pid)) }
+        if let origin { return say(.ownUpgradeOpen(origin: origin)) }
+        upgrade = Upgrade()
+        actions.append(.spawnSuccessor(generation: generation + 1, lastSerial: Serial(lastSerial)))
+        lastSerial += Self.serialsForSuccessor
+    }
+
+    private mutating func handle(_ report: Report, ofSuccessor pid: Int32) {
+        guard upgrade?.pid == pid else { return }
+        switch report {
+        case .ready:
+            upgrade?.isReady = true
+            say(.successorReady(pid: pid))
+            // It takes clients from the same listeners.
+            for worker in workers where worker.stage != .leaving {
+                actions.append(.tell(worker.serial, .shareListeners))
+            }
+        case .bootFailed(let reason): upgrade?.bootFailure = reason
+        case .draining: endUpgrade(.upgradeBackedOut(pid: pid))
+        case .reloaded, .reloadFailed, .logsReopened: break
+        }
+    }
+
+    private mutating func loseSuccessor(_ pid: Int32, _ status: ExitStatus) {
+        guard let upgrade, upgrade.pid == pid, !isHandedOver else { return say(.successorLeft(pid: pid, status)) }
+        let reason = upgrade.bootFailure ?? "it \(status)"
+        endUpgrade(upgrade.isReady ? .successorDied(pid: pid, status) : .upgradeFailed(reason))
+    }
+
+    private mutating func endUpgrade(_ note: Note) {
+        guard upgrade != nil, !isHandedOver else { return }
+        upgrade = nil
+        actions.append(.takeBack)
+        say(note)
+    }
+
+    private mutating func handOver() {
+        guard let upgrade, let pid = upgrade.pid else { return }
+        say(.handingOver(pid: pid, isReady: upgrade.isReady))
+        actions.append(.handOver)
+        isHandedOver = true
+    }
+
+    /// The successor of the upgrade that is open, or was when we were told to end.
+    var successor: Int32? { upgrade?.pid }
 
     // MARK: Reloading
 

@@ -42,36 +42,51 @@ public final class Listener {
     /// What it is bound to: with the port that the kernel chose.
     public let address: String
     public let descriptor: Descriptor
-    /// The Unix socket's file that we have made.
-    private let file: (path: String, identity: UnixSocketFile.Identity)?
+    /// The Unix socket's file that tproxy has made.
+    public let file: FileIdentity?
+    /// A service manager opened it: a successor listens on it whatever its options say.
+    public let isActivated: Bool
 
     /// Binds one address and listens on it, or takes over an inherited socket.
-    public init(_ bind: BindAddress, backlog: Int) throws(ListenError) {
-        let descriptor = try Self.open(bind)
-        address = try Self.system(bind) { () throws(Errno) in
-            if case .descriptor = bind {
-            } else {
+    public convenience init(_ bind: BindAddress, isActivated: Bool = false, backlog: Int) throws(ListenError) {
+        try self.init(bind, try Self.open(bind), file: nil, isActivated: isActivated, backlog: backlog)
+    }
+
+    /// Takes over what another arbiter has passed on.
+    convenience init(
+        _ bind: BindAddress, passedOn socket: Int32, file: FileIdentity?, isActivated: Bool, backlog: Int
+    ) throws(ListenError) {
+        let descriptor = try Self.inherited(socket, bind)
+        try self.init(bind, descriptor, file: file, isActivated: isActivated, backlog: backlog)
+    }
+
+    private init(
+        _ bind: BindAddress, _ descriptor: consuming Descriptor, file: FileIdentity?, isActivated: Bool, backlog: Int
+    ) throws(ListenError) {
+        let raw = descriptor.raw
+        if case .descriptor = bind {
+        } else {
+            // Also when it listens already: the options may have changed.
+            do throws(Errno) {
                 try Socket.listen(descriptor, backlog: Int32(clamping: backlog))
+            } catch {
+                throw .system(bind, error)
             }
+        }
+        address = try Self.system(bind) { () throws(Errno) in
             // Accepted sockets inherit both, which saves two system calls for each client.
-            Socket.sendAtOnce(descriptor.raw)
-            Socket.keepAlive(descriptor.raw)
-            return try Socket.localAddress(descriptor.raw).endpoint?.description ?? bind.description
+            Socket.sendAtOnce(raw)
+            Socket.keepAlive(raw)
+            return try Socket.localAddress(raw).endpoint?.description ?? bind.description
         }
         self.bind = bind
         self.descriptor = descriptor
-        if case .unix(let path, _) = bind, let identity = UnixSocketFile.Identity(path: path) {
-            file = (path, identity)
-        } else {
-            file = nil
-        }
+        self.isActivated = isActivated
+        if case .unix(let path, _) = bind { self.file = file ?? FileIdentity(path: path) } else { self.file = nil }
     }
 
-    /// Removes the Unix socket's file, if it is still the one that we have made.
-    func removeFile() {
-        guard let file, UnixSocketFile.Identity(path: file.path) == file.identity else { return }
-        try? UnixSocketFile.remove(file.path)
-    }
+    /// Removes the Unix socket's file, if it is still the one that tproxy has made.
+    func removeFile() { bind.removeFile(file) }
 
     private static func open(_ bind: BindAddress) throws(ListenError) -> Descriptor {
         switch bind {
@@ -159,6 +174,14 @@ public final class Listener {
     }
 }
 
+extension BindAddress {
+    /// Removes the file of a Unix socket, if it is still this one.
+    func removeFile(_ file: FileIdentity?) {
+        guard case .unix(let path, _) = self, let file, FileIdentity(path: path) == file else { return }
+        try? UnixSocketFile.remove(path)
+    }
+}
+
 extension SocketAddress {
     fileprivate var isIPv4: Bool { if case .ipv4 = self { true } else { false } }
 }
@@ -169,23 +192,38 @@ public struct ListenerSet {
 
     /// Binds all addresses or none. One that is in use is tried again: a tproxy that stops may hold it for a moment.
     ///
-    /// `pause` says the reason, waits, and returns whether to go on; nil comes back when it says no.
+    /// `passedOn` gives what another arbiter has left for an address. `pause` says the reason, waits, and returns whether
+    /// to go on; nil comes back when it says no.
     public static func bind(
-        _ addresses: [BindAddress], backlog: Int, pause: (ListenError) -> Bool
+        _ addresses: [BindAddress], activated: Set<BindAddress> = [], backlog: Int,
+        passedOn: (BindAddress) -> (socket: Int32, file: FileIdentity?)? = { _ in nil },
+        pause: (ListenError) -> Bool
     ) throws(ListenError) -> ListenerSet? {
         var set = ListenerSet()
+        // Only what we have bound ourselves is undone: the rest still belongs to whoever passed it on.
+        var ours: [Listener] = []
+        func undo() { for listener in ours { listener.removeFile() } }
         for address in addresses {
             for tried in 1... {
                 do throws(ListenError) {
-                    set.listeners.append(try Listener(address, backlog: backlog))
+                    let isActivated = activated.contains(address)
+                    if let (socket, file) = passedOn(address) {
+                        set.listeners.append(
+                            try Listener(
+                                address, passedOn: socket, file: file, isActivated: isActivated, backlog: backlog))
+                    } else {
+                        let listener = try Listener(address, isActivated: isActivated, backlog: backlog)
+                        set.listeners.append(listener)
+                        ours.append(listener)
+                    }
                     break
                 } catch {
                     guard error.isInUse, tried < Limits.bindTries else {
-                        set.close()
+                        undo()
                         throw error
                     }
                     if pause(error) { continue }
-                    set.close()
+                    undo()
                     return nil
                 }
             }
@@ -193,9 +231,10 @@ public struct ListenerSet {
         return set
     }
 
-    /// Gives up our copies, and the files of Unix sockets with them: nobody finds the way to a queue that only drains.
-    public mutating func close() {
-        for listener in listeners { listener.removeFile() }
+    /// Gives up our copies; and the files of Unix sockets with them, unless another arbiter serves there: nobody is to
+    /// find the way to a queue that only drains.
+    public mutating func close(keepingFiles: Bool = false) {
+        if !keepingFiles { for listener in listeners { listener.removeFile() } }
         listeners = []
     }
 }

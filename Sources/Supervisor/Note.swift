@@ -42,16 +42,31 @@ public enum Note: Equatable, Sendable {
     /// TTIN, TTOU: there are as many or as few as there can be.
     case workersAtLimit(Int)
     case resting
+    case upgrading(pid: Int32, path: String)
+    case upgradePending(pid: Int32?)
+    case successorReady(pid: Int32)
+    case upgradeFailed(String)
+    case upgradeBackedOut(pid: Int32)
+    case successorDied(pid: Int32, ExitStatus)
+    /// One whose upgrade was over.
+    case successorLeft(pid: Int32, ExitStatus)
+    case handingOver(pid: Int32, isReady: Bool)
+    /// USR2 to a successor whose own upgrade is open.
+    case ownUpgradeOpen(origin: Int32)
+    case servesAlone(origin: Int32)
     case ignored(Signal)
-    case notAvailable(Signal)
 
     public var level: LogLevel {
         switch self {
         case .ready, .workerReady, .reloading, .reloaded, .stopping, .secondSignal,
-            .reopeningLogs, .workersWanted, .resting:
+            .reopeningLogs, .workersWanted, .resting, .upgrading, .servesAlone, .successorReady, .upgradeBackedOut,
+            .successorLeft(_, .exited(0)), .handingOver(_, isReady: true):
             .info
-        case .drainsByItself, .outOfTime, .ignored, .notAvailable, .left, .workersAtLimit: .warning
-        case .bootFailed, .died, .silent, .reloadFailed, .killing: .error
+        case .drainsByItself, .outOfTime, .ignored, .left, .workersAtLimit,
+            .upgradePending, .ownUpgradeOpen, .successorLeft, .handingOver:
+            .warning
+        case .bootFailed, .died, .silent, .reloadFailed, .killing, .upgradeFailed, .successorDied:
+            .error
         case .cannotBoot: .critical
         }
     }
@@ -90,7 +105,25 @@ public enum Note: Equatable, Sendable {
         case .workersAtLimit(let count): "there \(count == 1 ? "is" : "are") \(Self.count(count)), and it stays so"
         case .resting: "WINCH: workers finish what is open and go, clients wait; HUP starts workers again"
         case .ignored(let signal): "\(signal) means nothing while stopping; ignored"
-        case .notAvailable(let signal): "\(signal) is not available in this version; ignored"
+        case .upgrading(let pid, let path): "upgrading: started \(path) (pid \(pid)), which listens beside this one"
+        case .upgradePending(let pid):
+            "USR2 ignored: an upgrade is under way"
+                + (pid.map { "; QUIT to this process completes it, QUIT to process \($0) takes it back" } ?? "")
+        case .ownUpgradeOpen(let origin):
+            "USR2 ignored: the upgrade to this process is open until process \(origin) is told QUIT"
+        case .servesAlone(let origin):
+            "upgrade complete: this process serves alone; process \(origin) is gone, or finishes what it has open"
+        case .successorReady(let pid):
+            "upgrade: process \(pid) is ready; QUIT to this process completes it, QUIT to process \(pid) takes it back"
+        case .upgradeFailed(let reason): "upgrade failed: \(reason); this process goes on as before"
+        case .upgradeBackedOut(let pid):
+            "upgrade taken back: process \(pid) has been told to end; this process goes on as before"
+        case .successorDied(let pid, let status):
+            "upgrade failed: process \(pid) \(status); this process goes on as before"
+        case .successorLeft(let pid, let status): "process \(pid), the former successor, \(status)"
+        case .handingOver(let pid, isReady: true): "upgrade complete: process \(pid) serves alone from now on"
+        case .handingOver(let pid, isReady: false):
+            "process \(pid) is not ready yet: clients wait until it is, and are lost if it fails"
         }
     }
 

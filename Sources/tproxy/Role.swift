@@ -15,36 +15,51 @@ enum Role {
     /// Takes up the role and returns the exit status. A worker never touches the command line: the parser alone would
     /// double its memory.
     static func takeUp() -> Int32 {
-        if WorkerInheritance.isPresent { return beWorker() }
-        let arguments = Array(CommandLine.arguments.dropFirst())
-        switch CommandLineOptions.parse(arguments: arguments, environment: environment()) {
-        case .serve(let settings): return beArbiter(settings)
-        case .answer(let text):
-            say(text, to: STDOUT_FILENO)
-            return 0
-        case .refuse(let text):
-            say(text, to: STDERR_FILENO)
-            return CommandLineOptions.wrongOptionsStatus
-        }
-    }
-
-    private static func beWorker() -> Int32 {
-        // Started from /proc/self/exe it would be called "exe" by top and pgrep.
-        ProcessTitle.setName(Product.name)
         do throws(InheritanceError) {
-            return WorkerProcess.run(try WorkerInheritance.take())
+            switch try StartedAs.take() {
+            case .worker(let inheritance): return beWorker(inheritance)
+            case .arbiter(let inheritance): return readOptions(startedBy: inheritance)
+            case .program: return readOptions(startedBy: nil)
+            }
         } catch {
             say("tproxy: \(error)", to: STDERR_FILENO)
             return WorkerProcess.bootFailureStatus
         }
     }
 
-    private static func beArbiter(_ settings: Settings) -> Int32 {
+    private static func beWorker(_ inheritance: consuming WorkerInheritance) -> Int32 {
+        // Started from /proc/self/exe it would be called "exe" by top and pgrep.
+        ProcessTitle.setName(Product.name)
+        return WorkerProcess.run(inheritance)
+    }
+
+    private static func readOptions(startedBy origin: SuccessionInheritance?) -> Int32 {
+        let invocation = Invocation(arguments: CommandLine.arguments, environment: Linux.Process.environment())
+        switch CommandLineOptions.parse(
+            arguments: Array(CommandLine.arguments.dropFirst()), environment: environment())
+        {
+        case .serve(let settings): return beArbiter(settings, invocation, startedBy: origin)
+        case .answer(let text):
+            say(text, to: STDOUT_FILENO)
+            return 0
+        case .refuse(let text):
+            origin?.channel.send(.bootFailed(text))
+            say(text, to: STDERR_FILENO)
+            return CommandLineOptions.wrongOptionsStatus
+        }
+    }
+
+    private static func beArbiter(
+        _ settings: Settings, _ invocation: Invocation, startedBy origin: SuccessionInheritance?
+    ) -> Int32 {
         do throws(Errno) {
             let logFile = try LogFile(settings)
-            return Arbiter.run(settings, log: Logger(logFile, .arbiter, settings), logFile: logFile)
+            return Arbiter.run(
+                settings, invocation, startedBy: origin, log: Logger(logFile, .arbiter, settings), logFile: logFile)
         } catch {
-            say("tproxy: the log \(settings.logFile) cannot be opened: \(error)", to: STDERR_FILENO)
+            let reason = "the log \(settings.logFile) cannot be opened: \(error)"
+            origin?.channel.send(.bootFailed(reason))
+            say("tproxy: \(reason)", to: STDERR_FILENO)
             return WorkerProcess.bootFailureStatus
         }
     }

@@ -107,8 +107,62 @@ struct InheritanceTests {
         }
     }
 
-    @Test("a process that no arbiter has started is no worker")
-    func absent() {
-        #expect(!WorkerInheritance.isPresent)
+    @Test("a process that no arbiter has started is what people start")
+    func absent() throws {
+        let role = try StartedAs.take()
+        guard case .program = role else {
+            Issue.record("it has a role")
+            return
+        }
+    }
+}
+
+@Suite("What an arbiter gets from another")
+struct SuccessionTests {
+    static func document() throws -> Succession {
+        let file = try #require(FileIdentity("2049:77"))
+        return Succession(
+            isUpgrade: true, origin: 812, softDescriptorLimit: 1024, lastSerial: 9, generation: 4,
+            listeners: [
+                .init(bind: try #require(BindAddress("127.0.0.1:0"))),
+                .init(bind: try #require(BindAddress("unix:/run/x?mode=0660")), file: file),
+                .init(bind: .descriptor(3), isActivated: true),
+            ])
+    }
+
+    @Test("the document survives its bytes, in both roles")
+    func document() throws {
+        var document = try Self.document()
+        #expect(try Succession(decoding: document.encoded()) == document)
+        document.isUpgrade = false
+        #expect(try Succession(decoding: document.encoded()) == document)
+    }
+
+    @Test("it carries a version, and another one is refused; so is a worker's document")
+    func version() throws {
+        var bytes = try Self.document().encoded()
+        bytes[Array("tproxy-inheritance=".utf8).count] = UInt8(ascii: "2")
+        #expect(throws: InheritanceError.otherVersion("2")) { try Succession(decoding: bytes) }
+        let worker = try InheritanceTests.document().encoded()
+        #expect(throws: InheritanceError.invalid(key: "role", value: "worker")) { try Succession(decoding: worker) }
+    }
+
+    @Test("a damaged document never traps")
+    func fuzz() throws {
+        var random = Seeded(state: 3)
+        let document = try Self.document().encoded()
+        for _ in 0..<2000 {
+            var bytes = document
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                bytes[Int.random(in: 0..<bytes.count, using: &random)] = .random(in: 0...255, using: &random)
+            }
+            _ = try? Succession(decoding: bytes)
+        }
+    }
+
+    @Test("a handover survives the wire")
+    func handover() throws {
+        let numbered = Numbered(number: 1, message: Handover.takeOver)
+        #expect(try ControlCodec.decode(ControlCodec.encode(numbered)) == numbered)
     }
 }

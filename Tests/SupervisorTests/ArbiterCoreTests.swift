@@ -449,3 +449,127 @@ struct ReloadTests {
         #expect(core.handle(.signal(.hangUp), at: at(3)) == [.say(.ignored(.hangUp))])
     }
 }
+
+@Suite("Upgrading")
+struct UpgradeTests {
+    /// An arbiter with one worker and a successor that runs as process 500.
+    static func upgrading(isReady: Bool = true) -> ArbiterCore {
+        var core = ArbiterCoreTests.serving(1)
+        _ = core.handle(.signal(.user2), at: at(1))
+        _ = core.handle(.successorSpawned(pid: 500), at: at(1))
+        if isReady { _ = core.handle(.successorReport(pid: 500, .ready), at: at(2)) }
+        return core
+    }
+
+    @Test("USR2 starts one successor, which counts on where we are; our own numbers go on far behind its")
+    func start() {
+        var core = ArbiterCoreTests.serving(2)
+        #expect(core.handle(.signal(.user2), at: at(1)) == [.spawnSuccessor(generation: 2, lastSerial: 2)])
+        _ = core.handle(.successorSpawned(pid: 500), at: at(1))
+        #expect(core.handle(.signal(.user2), at: at(2)) == [.say(.upgradePending(pid: 500))])
+        #expect(
+            core.handle(.successorReport(pid: 500, .ready), at: at(3)) == [
+                .say(.successorReady(pid: 500)), .tell(1, .shareListeners), .tell(2, .shareListeners),
+            ])
+        #expect(core.handle(.signal(.user2), at: at(4)) == [.say(.upgradePending(pid: 500))])
+        #expect(
+            core.handle(.ended(1, .exited(1)), at: at(9000)).deeds == [.spawn(1_000_003, generation: 1)])
+    }
+
+    @Test(
+        "QUIT and TERM to us complete it: the names are the successor's before we close anything",
+        arguments: [
+            .quit, .terminate, .interrupt,
+        ] as [Signal])
+    func complete(_ signal: Signal) {
+        var core = Self.upgrading()
+        let actions = core.handle(.signal(signal), at: at(10))
+        #expect(actions.deeds == [.handOver, .closeListeners, .tell(1, .drain)])
+        #expect(actions.notes.contains(.handingOver(pid: 500, isReady: true)))
+        // Its further life is none of ours.
+        #expect(core.handle(.successorReport(pid: 500, .draining), at: at(11)) == [])
+        #expect(
+            core.handle(.successorEnded(pid: 500, .exited(0)), at: at(12)) == [
+                .say(.successorLeft(pid: 500, .exited(0)))
+            ])
+        #expect(core.handle(.ended(1, .exited(0)), at: at(13)) == [.exit(0)])
+    }
+
+    @Test("we may be told to end before the successor is ready: then that is said")
+    func hasty() {
+        var core = Self.upgrading(isReady: false)
+        let actions = core.handle(.signal(.quit), at: at(10))
+        #expect(actions.deeds == [.handOver, .closeListeners, .tell(1, .drain)])
+        #expect(actions.notes.contains(.handingOver(pid: 500, isReady: false)))
+    }
+
+    @Test(
+        "a successor that is told to end gives us back our name at once, and the next upgrade may begin while it drains"
+    )
+    func backedOut() {
+        var core = Self.upgrading()
+        #expect(
+            core.handle(.successorReport(pid: 500, .draining), at: at(5)) == [
+                .takeBack, .say(.upgradeBackedOut(pid: 500)),
+            ])
+        #expect(
+            core.handle(.signal(.user2), at: at(6)).deeds == [
+                .spawnSuccessor(generation: 2, lastSerial: 1_000_001)
+            ])
+        _ = core.handle(.successorSpawned(pid: 501), at: at(6))
+        #expect(
+            core.handle(.successorEnded(pid: 500, .exited(0)), at: at(7)) == [
+                .say(.successorLeft(pid: 500, .exited(0)))
+            ])
+        #expect(core.successor == 501)
+    }
+
+    @Test("a successor that fails to boot changes nothing, and its reason is said")
+    func bootFailure() {
+        var core = Self.upgrading(isReady: false)
+        #expect(core.handle(.successorReport(pid: 500, .bootFailed("syntax")), at: at(5)) == [])
+        #expect(
+            core.handle(.successorEnded(pid: 500, .exited(3)), at: at(6)) == [
+                .takeBack, .say(.upgradeFailed("syntax")),
+            ])
+        var silent = Self.upgrading(isReady: false)
+        #expect(
+            silent.handle(.successorEnded(pid: 500, .signaled(11, coreDumped: false)), at: at(6)).notes == [
+                .upgradeFailed("it died of SIGSEGV")
+            ])
+        var missing = ArbiterCoreTests.serving(1)
+        _ = missing.handle(.signal(.user2), at: at(1))
+        #expect(
+            missing.handle(.successorFailed("no such file"), at: at(1)) == [
+                .takeBack, .say(.upgradeFailed("no such file")),
+            ])
+    }
+
+    @Test("a successor that dies later leaves us as we were")
+    func death() {
+        var core = Self.upgrading()
+        let status = ExitStatus.signaled(9, coreDumped: false)
+        #expect(
+            core.handle(.successorEnded(pid: 500, status), at: at(6)) == [
+                .takeBack, .say(.successorDied(pid: 500, status)),
+            ])
+        #expect(core.handle(.signal(.quit), at: at(7)).deeds == [.closeListeners, .tell(1, .drain)])
+    }
+
+    @Test("a successor counts on, and starts no upgrade while its own is open")
+    func successor() {
+        var core = ArbiterCore(settings: settings(workers: 1), generation: 5, lastSerial: 40, origin: 99)
+        #expect(core.handle(.start, at: at(0)) == [.spawn(41, generation: 5)])
+        #expect(core.handle(.signal(.user2), at: at(1)) == [.say(.ownUpgradeOpen(origin: 99))])
+        #expect(core.handle(.originLeft, at: at(2)) == [.say(.servesAlone(origin: 99))])
+        #expect(
+            core.handle(.signal(.user2), at: at(3)).deeds == [.spawnSuccessor(generation: 6, lastSerial: 41)])
+    }
+
+    @Test("USR2 means nothing while stopping")
+    func stopping() {
+        var core = ArbiterCoreTests.serving(1)
+        _ = core.handle(.signal(.quit), at: at(1))
+        #expect(core.handle(.signal(.user2), at: at(2)) == [.say(.ignored(.user2))])
+    }
+}

@@ -38,6 +38,15 @@ struct World {
     var spawned: Set<Serial> = []
     var exit: Int32?
     var isClosed = false
+    /// A successor that runs or is to be reaped, and whether its upgrade is still open.
+    var successor: (pid: Int32, isDead: Bool)?
+    var lastPid: Int32 = 10_000
+    var hasHandedOver = false
+    var serialsGiven: Serial?
+    /// What an action made happen at once.
+    var pending: [ArbiterCore.Event] = []
+    /// Our pid file is called `.oldbin`.
+    var isRenamed = false
     var termAt: Int64?
     var wasEverReady = false
     /// Rounds of HUP that ended, in either way.
@@ -62,6 +71,7 @@ struct World {
         let wasRunning = core.phase == .running
         if event == .signal(.hangUp), wasRunning { hups += 1 }
         for action in core.handle(event, at: at(now)) { perform(action, wasRunning: wasRunning) }
+        while !pending.isEmpty { happen(pending.removeFirst()) }
         let counted = core.workers.filter { $0.stage != .leaving }.count
         #expect(counted <= core.wanted, "more workers than wanted")
         if core.phase == .running, !core.isReloading, !hasRoundFailed {
@@ -78,6 +88,9 @@ struct World {
         case .spawn(let serial, let generation):
             #expect(wasRunning && !isClosed, "a worker was started while stopping")
             #expect(spawned.insert(serial).inserted, "a serial was used twice")
+            if let serialsGiven {
+                #expect(serial.number > serialsGiven.number + 1000, "a serial was used that is a successor's")
+            }
             alive[serial] = Process(generation: generation, hups: hups, heartbeat: at(now))
         case .tell(let serial, let command):
             #expect(alive[serial] != nil || dead[serial] != nil, "a stranger was told something")
@@ -93,6 +106,24 @@ struct World {
         case .say(.reloadFailed):
             roundsEnded += 1
             hasRoundFailed = true
+        case .spawnSuccessor(_, let lastSerial):
+            #expect(!isClosed && !isRenamed && core.phase == .running, "an upgrade while one was open")
+            #expect(spawned.allSatisfy { $0 <= lastSerial }, "a successor was given a serial that is ours")
+            serialsGiven = lastSerial
+            if random.chance(20) {
+                pending.append(.successorFailed("no such file"))
+            } else {
+                lastPid += 1
+                successor = (lastPid, false)
+                pending.append(.successorSpawned(pid: lastPid))
+            }
+            isRenamed = true
+        case .takeBack:
+            #expect(isRenamed && !hasHandedOver, "a name was taken back that was not given")
+            isRenamed = false
+        case .handOver:
+            #expect(isRenamed && !isClosed && !hasHandedOver, "handed over what was not given")
+            hasHandedOver = true
         case .reopenLogs, .say: break
         case .exit(let status):
             exit = status
@@ -158,6 +189,23 @@ struct World {
         for event in events { happen(event) }
     }
 
+    /// The successor does something, or somebody to it.
+    mutating func successorActs() {
+        guard let (pid, isDead) = successor else { return }
+        if isDead {
+            successor = nil
+            happen(.successorEnded(pid: pid, [.exited(0), .exited(3), .signaled(9, coreDumped: false)][Int(now) % 3]))
+            return
+        }
+        switch Int.random(in: 0..<8, using: &random) {
+        case 0..<3: happen(.successorReport(pid: pid, .ready))
+        case 3: happen(.successorReport(pid: pid, .draining))
+        case 4: happen(.successorReport(pid: pid, .bootFailed("x")))
+        case 5: successor = (pid, true)
+        default: break
+        }
+    }
+
     mutating func reap() {
         guard let (serial, status) = dead.min(by: { $0.key < $1.key }) else { return }
         dead[serial] = nil
@@ -181,6 +229,7 @@ struct World {
         switch Int.random(in: 0..<10, using: &random) {
         case 0..<4: workerActs()
         case 4..<6: reap()
+        case 6: successorActs()
         default: wait()
         }
     }

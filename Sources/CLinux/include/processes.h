@@ -25,10 +25,20 @@ struct tp_spawn {
 int tp_spawn_router(const struct tp_spawn *spawn, int socket, int error_pipe, uint64_t descriptor_limit,
                     pid_t *pid, int *pidfd);
 
+// How tp_spawn_self treats what a daemon must not share with its shell.
+enum {
+    // A session of its own, without a terminal.
+    TP_SPAWN_SESSION = 1,
+    // /dev/null as descriptors 0 and 1.
+    TP_SPAWN_NULL_INPUT_OUTPUT = 2,
+    // /dev/null as descriptor 2.
+    TP_SPAWN_NULL_ERRORS = 4,
+};
+
 // Starts another process of this program with `count` descriptors from `first` on: those of `sources`, in order.
-// Descriptors 0, 1 and 2 are inherited, so is the signal mask; ignored signals are back to their defaults.
-// Returns 0 or an errno; then no process is left.
-int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, pid_t *pid);
+// Descriptors 0, 1 and 2 are inherited unless `flags` say otherwise, so is the signal mask; ignored signals are back to
+// their defaults. Returns 0 or an errno; then no process is left.
+int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, int flags, pid_t *pid);
 
 int tp_memfd_create(const char *name);
 int tp_seal_size(int descriptor);
