@@ -174,6 +174,28 @@ extension IntegrationTests {
             proxy.process.signal(SIGINT)
             try proxy.stop()
         }
+
+        @Test(
+            "when the system has no more files accepting pauses, says so once a second, and goes on",
+            .enabled(if: has("strace")))
+        func systemLimit() throws {
+            try withTProxy { proxy in
+                let worker = try proxy.worker()
+                let faults = try Subprocess([
+                    "strace", "-p", "\(worker)", "-o", "/dev/null", "-e", "trace=accept4", "-e",
+                    "inject=accept4:error=ENFILE:when=1..4",
+                ])
+                // Where nobody may be traced there is nothing to inject with.
+                guard (try? faults.line(with: "attached", within: 5)) != nil else { return }
+                let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                let time = try seconds { () throws in #expect(try client.text() == "served") }
+                #expect(time < 5, "\(time)")
+                let complaints = proxy.process.lines.filter { $0.contains("Too many open files in system") }
+                #expect((1...3).contains(complaints.count), "\(complaints)")
+                faults.signal(SIGINT)
+                try faults.end()
+            }
+        }
     }
 }
 

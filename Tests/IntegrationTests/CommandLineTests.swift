@@ -22,7 +22,6 @@ extension IntegrationTests {
             ] {
                 #expect(help.text.contains(option), "\(option)")
             }
-            #expect(!help.text.contains("--daemon"))
             let version = try tproxy(["--version"])
             #expect(version.status == 0 && version.text.contains(/^tproxy \d+\.\d+\.\d+$/))
         }
@@ -40,9 +39,7 @@ extension IntegrationTests {
                 ([], "--router or a script is needed"),
                 (["--nonsense"], "Unknown option '--nonsense'"),
                 (["--router", "x", "y.py"], "--router and a script are two routers"),
-                (["-D", "--router", "x"], "-D/--daemon is not available in this version"),
-                (["-u", "root", "--router", "x"], "-u/--user is not available in this version"),
-                (["--ssl-keyfile=x", "--router", "x"], "--ssl-keyfile is not available in this version"),
+                (["--ssl-keyfile=x", "--router", "x"], "--ssl-keyfile"),
                 (["nowhere/route.py"], "SCRIPT 'nowhere/route.py': no such file"),
                 (["a b"], "SCRIPT 'a b': no such file, and no name of a Python module"),
                 (["/tmp"], "SCRIPT '/tmp': it is a folder"),
@@ -67,8 +64,6 @@ extension IntegrationTests {
         func environment() throws {
             let wrong = try tproxy(["--router", "x"], environment: ["TPROXY_WORKERS": "many"])
             #expect(wrong.status == 2 && wrong.text.contains("TPROXY_WORKERS 'many': expected"))
-            let absent = try tproxy(["--router", "x"], environment: ["TPROXY_USER": "nobody"])
-            #expect(absent.status == 2 && absent.text.contains("TPROXY_USER is not available in this version"))
         }
 
         @Test(

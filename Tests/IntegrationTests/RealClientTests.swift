@@ -2,11 +2,6 @@ import Foundation
 import Glibc
 import Testing
 
-/// Whether a program is there to test with.
-private func has(_ program: String) -> Bool {
-    (try? Subprocess.run(["sh", "-c", "command -v \(program)"]))?.status == 0
-}
-
 /// A port that was free a moment ago, for servers that cannot choose one themselves.
 private func freePort() throws -> UInt16 { try deadPort() }
 

@@ -45,6 +45,22 @@ extension IntegrationTests {
             }
         }
 
+        @Test("the remote that the router names instead gets all that the client has sent")
+        func failover() throws {
+            try withTProxy { proxy in
+                let origin = try Origin()
+                let order =
+                    #"{"answer": {"remote": "127.0.0.1:\#(try deadPort())"}, "on_error": {"remote": "\#(origin.address)"}}"#
+                let client = try proxy.client(order, "hello")
+                let server = try origin.accept()
+                try server.expect(order + "\nhello")
+                server.end()
+                #expect(try client.text() == "")
+                let access = try proxy.access(client)
+                #expect(access["attempts"] == "2" && access["remote"] == origin.address, "\(access)")
+            }
+        }
+
         @Test("an address that does not answer ends at the connect timeout, the verdict's or the option's")
         func blackhole() throws {
             try withTProxy(["--connect-timeout", "0.4"]) { proxy in
@@ -133,9 +149,10 @@ extension IntegrationTests {
         func resetFirst() throws {
             try withTProxy { proxy in
                 let origin = try Origin()
-                let client = try proxy.client(
-                    #"{"answer": {"remote": "\#(origin.address)"}, "on_error": {"close": "gone\n"}}"#)
+                let order = #"{"answer": {"remote": "\#(origin.address)"}, "on_error": {"close": "gone\n"}}"#
+                let client = try proxy.client(order)
                 let server = try origin.accept()
+                try server.expect(order + "\n")
                 server.reset()
                 #expect(try client.text() == "gone\n")
                 #expect(try proxy.access(client)["reason"] == "remote_reset")

@@ -164,6 +164,11 @@ final class Subprocess: @unchecked Sendable {
     }
 }
 
+/// Whether a program is there to test with.
+func has(_ program: String) -> Bool {
+    (try? Subprocess.run(["sh", "-c", "command -v \(program)"]))?.status == 0
+}
+
 /// What /proc says of processes.
 enum Proc {
     /// A whole file of /proc: Foundation trusts its size, which is 0, and reads one page.
