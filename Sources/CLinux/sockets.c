@@ -59,3 +59,11 @@ int tp_take_descriptor(pid_t process, int number)
     errno = error;
     return taken;
 }
+
+int tp_peer_user(int socket, uid_t *user) {
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return -1;
+    *user = credentials.uid;
+    return 0;
+}

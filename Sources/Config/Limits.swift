@@ -39,6 +39,12 @@ public enum Limits {
     @inlinable public static var timeoutMillisecondsMax: Int { 86_400_000 }
     /// `--config` and `--log-config`: nobody writes more options, but somebody may name the wrong file.
     @inlinable public static var configFileBytesMax: Int { 1_048_576 }
+    /// `--routers`: one decides in microseconds to milliseconds; more are for more cores, or for scripts that wait.
+    @inlinable public static var routersDefault: Int { 1 }
+    /// Each is a process of its own for every worker.
+    @inlinable public static var routersMax: Int { 16 }
+    /// `--canary` in hundredths of a percent: enough clients to see whether it works, few enough if it does not.
+    @inlinable public static var canaryDefault: Int { 500 }
     /// `-n`: process titles have room for this much of it.
     @inlinable public static var nameBytesMax: Int { 64 }
 
@@ -64,6 +70,8 @@ public enum Limits {
     @inlinable public static var routerShutdownMilliseconds: Int { 5_000 }
     /// So long a new router has to live after a reload, unless it answers a question, before the old one is sent away.
     @inlinable public static var routerProvingMilliseconds: Int { 1_000 }
+    /// Routers of one worker that are starting or leaving beside those that decide: a bound for reloads in bursts.
+    @inlinable public static var routersLeavingMax: Int { 7 }
     /// Lines in a row that look like messages and are none: then the router is replaced.
     @inlinable public static var strayLinesMax: Int { 10 }
     /// `proxy_error` questions of one connection: failover in a circle ends.

@@ -7,6 +7,11 @@ import Addressing
 public enum OptionName: String, Sendable, CaseIterable {
     case config
     case router
+    case routers
+    case reload
+    case shadowRouter = "shadow-router"
+    case canaryRouter = "canary-router"
+    case canary
     case bind
     case backlog
     case workers
@@ -49,7 +54,7 @@ public enum OptionName: String, Sendable, CaseIterable {
     }
 
     /// Whether the command line takes no value for it; the environment and the file say true or false.
-    public var isFlag: Bool { self == .daemon }
+    public var isFlag: Bool { self == .daemon || self == .reload }
 
     /// As people see it: `-w/--workers`.
     public var spelled: String {
@@ -64,9 +69,11 @@ public enum OptionName: String, Sendable, CaseIterable {
     /// What stands for its value in the help.
     public var placeholder: String {
         switch self {
-        case .router: "command"
+        case .router, .shadowRouter, .canaryRouter: "command"
+        case .canary: "percent"
+        case .reload: ""
         case .bind, .fallback: "address"
-        case .backlog, .workers, .workerConnections: "number"
+        case .backlog, .workers, .workerConnections, .routers: "number"
         case .timeout, .verdictTimeout, .routerTimeout, .connectTimeout, .gracefulTimeout: "seconds"
         case .silence: "milliseconds"
         case .name: "name"
@@ -84,7 +91,11 @@ public enum OptionName: String, Sendable, CaseIterable {
     /// Its default as it would be written, nil when there is none.
     public var standard: String? {
         switch self {
-        case .config, .router, .fallback, .daemon, .pid, .user, .group, .umask, .logConfig, .accessLog: nil
+        case .config, .router, .reload, .shadowRouter, .canaryRouter, .fallback, .daemon, .pid, .user, .group,
+            .umask, .logConfig, .accessLog:
+            nil
+        case .routers: String(Limits.routersDefault)
+        case .canary: "\(Limits.canaryDefault / 100)%"
         case .bind: BindAddress.standard.description
         case .backlog: String(Limits.backlogDefault)
         case .workers: String(Limits.workersDefault)
@@ -107,7 +118,15 @@ public enum OptionName: String, Sendable, CaseIterable {
     public var about: String {
         switch self {
         case .config: "Read options from this TOML file; its keys are the long names."
-        case .router: "Start this program as the router; it is split like a shell would, and no shell is run."
+        case .router:
+            "Start this program as the router (it is split like a shell would, and no shell is run), or unix:PATH: connect to one that somebody else runs."
+        case .routers:
+            "Routers that each worker has beside each other; a question goes to the one with the fewest open."
+        case .reload:
+            "Replace the routers, as HUP does, when a file of their command changes, or one beside it; for development."
+        case .shadowRouter: "Ask this router the same, and only log where its verdicts differ."
+        case .canaryRouter: "Let this router decide for a share of the clients; the other one steps in when it fails."
+        case .canary: "The share of client addresses that go to the canary; up to two decimals."
         case .bind:
             "Listen here: PORT (on 127.0.0.1), :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N. May be given again."
         case .backlog: "Connections that may wait to be accepted."

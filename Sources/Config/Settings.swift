@@ -3,9 +3,9 @@
 
 public import Addressing
 
-/// How a router is started.
+/// How a router is started, or where it is.
 public struct RouterSpec: Sendable, Equatable {
-    /// The program (searched in PATH when it has no slash) and its arguments. Never empty.
+    /// The program (searched in PATH when it has no slash) and its arguments. Empty for a router behind a socket.
     public var arguments: [String]
     /// How people know it: the command or the script as they wrote it. For messages and titles.
     public var text: String
@@ -13,6 +13,19 @@ public struct RouterSpec: Sendable, Equatable {
     public init(arguments: [String], text: String) {
         self.arguments = arguments
         self.text = text
+    }
+
+    /// Reads what `--router` takes: a command, or `unix:PATH`.
+    public init(command text: String) throws(ShellWordsError) {
+        let isSocket = Self.path(in: text) != nil
+        self.init(arguments: isSocket ? [] : try ShellWords.split(text), text: text)
+    }
+
+    /// Where a router that somebody else runs can be reached.
+    public var socketPath: String? { arguments.isEmpty ? Self.path(in: text) : nil }
+
+    private static func path(in text: String) -> String? {
+        text.hasPrefix("unix:") ? String(text.dropFirst("unix:".count)) : nil
     }
 }
 
@@ -58,6 +71,15 @@ public struct Settings: Sendable, Equatable {
     /// A worker whose heartbeat is older than this is killed and replaced (`-t`). 0: never.
     public var workerTimeoutMilliseconds = Limits.workerTimeoutMillisecondsDefault
     public var router: RouterSpec
+    /// Routers that one worker has beside each other.
+    public var routers = Limits.routersDefault
+    /// Whether routers are replaced when their files change.
+    public var reload = false
+    /// A router that is asked the same, and whose answers are only compared.
+    public var shadowRouter: RouterSpec?
+    /// A router that decides for a share of the clients, and the share in hundredths of a percent.
+    public var canaryRouter: RouterSpec?
+    public var canary = Limits.canaryDefault
     public var maxInitialBytes = Limits.initialBytesDefault
     /// From accept to verdict, all questions together.
     public var verdictTimeoutMilliseconds = Limits.verdictTimeoutMillisecondsDefault

@@ -81,6 +81,7 @@ public struct SettingsReader {
             try number(.workerConnections, 1...Limits.workerConnectionsMax) ?? settings.workerConnections
         settings.workerTimeoutMilliseconds =
             try seconds(.timeout, from: 0) ?? settings.workerTimeoutMilliseconds
+        try routers(&settings)
         settings.maxInitialBytes = try number(.maxInitialBytes, 1...Limits.initialBytesMax) ?? settings.maxInitialBytes
         settings.verdictTimeoutMilliseconds =
             try seconds(.verdictTimeout, from: 1) ?? settings.verdictTimeoutMilliseconds
@@ -95,6 +96,41 @@ public struct SettingsReader {
         try process(&settings)
         try logs(&settings)
         return settings
+    }
+
+    /// A router's command or socket.
+    public func router(_ option: OptionName) throws(OptionError) -> RouterSpec? {
+        guard let given = value(option) else { return nil }
+        let spec: RouterSpec
+        do throws(ShellWordsError) {
+            spec = try RouterSpec(command: given.text)
+        } catch {
+            throw given.refused("\(error)")
+        }
+        if let path = spec.socketPath, !(1...Endpoint.unixPathBytesMax).contains(path.utf8.count) {
+            throw given.refused("expected a path of 1 to \(Endpoint.unixPathBytesMax) bytes behind unix:")
+        }
+        return spec
+    }
+
+    private func routers(_ settings: inout Settings) throws(OptionError) {
+        settings.routers = try number(.routers, 1...Limits.routersMax) ?? settings.routers
+        settings.reload = try flag(.reload) ?? settings.reload
+        settings.shadowRouter = try router(.shadowRouter)
+        settings.canaryRouter = try router(.canaryRouter)
+        settings.canary = try percent(.canary) ?? settings.canary
+    }
+
+    /// Reads a percentage with up to two decimals as hundredths of a percent.
+    private func percent(_ option: OptionName) throws(OptionError) -> Int? {
+        guard let given = value(option) else { return nil }
+        let parts = given.text.dropLast().split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
+        let (whole, decimals) = (parts.first ?? "", parts.count > 1 ? parts[1] : "0")
+        guard given.text.hasSuffix("%"), (1...3).contains(whole.utf8.count), (1...2).contains(decimals.utf8.count),
+            whole.utf8.allSatisfy(\.isDigit), decimals.utf8.allSatisfy(\.isDigit), let units = Int(whole),
+            let rest = Int(decimals.utf8.count == 1 ? decimals + "0" : decimals), units * 100 + rest <= 10_000
+        else { throw given.refused("expected a percentage, 0% to 100%, as in 5% or 0.25%") }
+        return units * 100 + rest
     }
 
     private func process(_ settings: inout Settings) throws(OptionError) {

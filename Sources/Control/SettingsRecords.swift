@@ -20,6 +20,8 @@ extension Settings {
         [
             ("backlog", \.backlog),
             ("workers", \.workers),
+            ("routers", \.routers),
+            ("canary", \.canary),
             ("workerConnections", \.workerConnections),
             ("workerTimeoutMilliseconds", \.workerTimeoutMilliseconds),
             ("maxInitialBytes", \.maxInitialBytes),
@@ -32,7 +34,12 @@ extension Settings {
     }
 
     private static var flags: [(key: String, path: WritableKeyPath<Settings, Bool>)] {
-        [("hasExplicitBinds", \.hasExplicitBinds), ("daemon", \.daemon)]
+        [("hasExplicitBinds", \.hasExplicitBinds), ("daemon", \.daemon), ("reload", \.reload)]
+    }
+
+    /// Routers that are known by their command alone.
+    private static var commands: [(key: String, path: WritableKeyPath<Settings, RouterSpec?>)] {
+        [("shadowRouter", \.shadowRouter), ("canaryRouter", \.canaryRouter)]
     }
 
     /// What may be absent.
@@ -47,6 +54,9 @@ extension Settings {
         records += Self.numbers.map { Record($0.key, String(self[keyPath: $0.path])) }
         records.append(Record("router", router.text))
         records += router.arguments.map { Record("routerArgument", $0) }
+        for (key, path) in Self.commands {
+            if let router = self[keyPath: path] { records.append(Record(key, router.text)) }
+        }
         if let fallback { records.append(Record("fallback", fallback.description)) }
         records += Self.flags.map { Record($0.key, self[keyPath: $0.path] ? "1" : "0") }
         for (key, path) in Self.texts {
@@ -67,10 +77,15 @@ extension Settings {
     public init(records: [Record]) throws(InheritanceError) {
         let values = Dictionary(grouping: records, by: \.key).mapValues { $0.map(\.value) }
         guard let name = values["name"]?.last else { throw .missing("name") }
-        guard let text = values["router"]?.last, let arguments = values["routerArgument"] else {
-            throw .missing("router")
+        guard let text = values["router"]?.last else { throw .missing("router") }
+        let router = RouterSpec(arguments: values["routerArgument"] ?? [], text: text)
+        guard !router.arguments.isEmpty || router.socketPath != nil else { throw .missing("router") }
+        self.init(name: name, router: router)
+        for (key, path) in Self.commands {
+            guard let value = values[key]?.last else { continue }
+            guard let command = try? RouterSpec(command: value) else { throw .invalid(key: key, value: value) }
+            self[keyPath: path] = command
         }
-        self.init(name: name, router: RouterSpec(arguments: arguments, text: text))
         for (key, path) in Self.numbers {
             guard let value = values[key]?.last else { continue }
             guard let number = Int(value), number >= 0 else { throw .invalid(key: key, value: value) }

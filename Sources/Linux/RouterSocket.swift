@@ -42,6 +42,23 @@ public enum RouterSocket {
         _ = try check { tp_tell_writers(raw) }
     }
 
+    /// The user of whoever listens behind a connected socket, as it was when it began to. The C function is
+    /// `getsockopt(SO_PEERCRED)`.
+    public static func peerUser(_ raw: Int32) throws(Errno) -> UInt32 {
+        var user: uid_t = 0
+        _ = try check { tp_peer_user(raw, &user) }
+        return user
+    }
+
+    /// Whether a router behind a socket may be of this user: ours, root, or whom the socket's folder belongs to, for
+    /// nobody else decides what lies in it. So a socket that somebody puts into /tmp is not taken for the router's.
+    public static func isTrusted(user: UInt32, path: String) -> Bool {
+        if user == 0 || user == geteuid() { return true }
+        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+        var status = stat()
+        return stat(folder, &status) == 0 && status.st_uid == user
+    }
+
     /// A copy of a descriptor of another process, which must be of our user and readable to us.
     /// The C functions are `pidfd_open` and `pidfd_getfd`.
     public static func takeDescriptor(_ number: Int32, of process: Int32) throws(Errno) -> Descriptor {

@@ -8,12 +8,13 @@ import Logs
 import RouterProtocol
 import SystemPackage
 
-/// One router process and our ends of what connects us to it.
+/// One router and our ends of what connects us to it.
 struct RouterLink: ~Copyable {
     let id: RouterID
     let generation: Int
-    let pid: Int32
-    let pidfd: Descriptor
+    /// The process, if we started it.
+    private let pid: Int32?
+    private let pidfd: Descriptor?
     private let socket: Descriptor
     private var errors: Descriptor?
     private var lines = LineFramer(lineBytesMax: Limits.routerLineBytesMax)
@@ -27,8 +28,8 @@ struct RouterLink: ~Copyable {
     private(set) var isBlocked = false
     /// Nothing more is read from it: it has been given up.
     var isGivenUp = false
-    /// The process has ended and was reaped.
-    var isReaped = false
+    /// There is no process of ours (any more): it was reaped, or is somebody else's.
+    private(set) var isReaped = false
     private var hasEndedInput = false
     /// What it said of itself.
     var abilities = HelloAnswer.bare
@@ -65,6 +66,47 @@ struct RouterLink: ~Copyable {
         outgoing.reserveCapacity(Pools.messageBytes)
     }
 
+    /// Why a router cannot be had.
+    enum Failure: Error {
+        case unstartable(Errno)
+        case unreachable(Errno)
+        /// It belongs to a user whom nobody has trusted with it.
+        case stranger(UInt32)
+    }
+
+    /// Connects to a router that somebody else runs.
+    init(_ id: RouterID, generation: Int, path: String) throws(Failure) {
+        socket = try Self.connect(path)
+        pid = nil
+        pidfd = nil
+        isReaped = true
+        self.id = id
+        self.generation = generation
+        outgoing.reserveCapacity(Pools.messageBytes)
+    }
+
+    /// A Unix socket connects at once or not at all (connect(2)).
+    private static func connect(_ path: String) throws(Failure) -> Descriptor {
+        let connected = try reach { () throws(Errno) in
+            let opened = try Socket.open(family: AF_UNIX)
+            guard try Socket.connect(opened, to: .unix(path)) == .connected else { throw .wouldBlock }
+            try RouterSocket.tellWriters(opened.raw)
+            return opened
+        }
+        let raw = connected.raw
+        let user = try reach { () throws(Errno) in try RouterSocket.peerUser(raw) }
+        guard RouterSocket.isTrusted(user: user, path: path) else { throw .stranger(user) }
+        return connected
+    }
+
+    private static func reach<Result: ~Copyable>(_ body: () throws(Errno) -> Result) throws(Failure) -> Result {
+        do throws(Errno) {
+            return try body()
+        } catch {
+            throw .unreachable(error)
+        }
+    }
+
     deinit {
         for raw in beside.descriptors { close(raw) }
     }
@@ -76,6 +118,33 @@ struct RouterLink: ~Copyable {
         case .none: nil
         }
     }
+
+    /// What becomes readable when the process ends.
+    var processNumber: Int32? {
+        switch pidfd {
+        case .some(let pidfd): pidfd.raw
+        case .none: nil
+        }
+    }
+
+    /// Whether its process has ended, reaped or not.
+    var hasEnded: Bool {
+        if isReaped { return true }
+        switch pidfd {
+        case .some(let pidfd): return Process.hasEnded(pidfd)
+        case .none: return true
+        }
+    }
+
+    /// The end of the process, once it is there and was not told yet.
+    mutating func reap() -> ExitStatus? {
+        guard !isReaped, let pid, let status = Process.reap(pid) else { return nil }
+        isReaped = true
+        return status
+    }
+
+    /// The process that has not ended yet and will have to be reaped.
+    var unreaped: Int32? { isReaped ? nil : pid }
 
     // MARK: Writing
 
@@ -126,7 +195,7 @@ struct RouterLink: ~Copyable {
 
     /// Sends a signal to the router's process group.
     func signal(_ number: Int32) {
-        if !isReaped { _ = Glibc.kill(-pid, number) }
+        if let pid, !isReaped { _ = Glibc.kill(-pid, number) }
     }
 
     // MARK: Reading

@@ -324,7 +324,11 @@ extension Routers {
             actions.append(.bootFailed(end))
             return
         }
-        actions.append(.note(.failedToStart(router, end)))
+        // Somebody else's router may be away for long: the log need not say so at every try.
+        let failures = seats[seat].failures
+        if limits.kind == .process || failures & (failures - 1) == 0 {
+            actions.append(.note(.failedToStart(router, end)))
+        }
         if seats[seat].isReload {
             seats[seat].isReload = false
             reloadFailed(end)
@@ -342,7 +346,7 @@ extension Routers {
         var delay = failures < 2 ? 0 : limits.restartDelayMinMilliseconds
         for _ in 0..<min(max(0, failures - 2), 32) where delay < limits.restartDelayMaxMilliseconds { delay &*= 2 }
         delay = min(delay, inTrial ? limits.restartDelayMinMilliseconds : limits.restartDelayMaxMilliseconds)
-        if delay > 0 { actions.append(.note(.restartLater(milliseconds: delay))) }
+        if delay > 0, limits.kind == .process { actions.append(.note(.restartLater(milliseconds: delay))) }
         seats[seat].restartAt = now &+ delay
     }
 
@@ -375,7 +379,7 @@ extension Routers {
         seats[seat].coming = router
         counters.spawned &+= 1
         actions.append(.spawn(router, limits.kind, generation: generation))
-        actions.append(.note(.started(router, generation: generation)))
+        if limits.kind == .process { actions.append(.note(.started(router, generation: generation))) }
     }
 
     // MARK: Leaving

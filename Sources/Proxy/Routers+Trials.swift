@@ -116,6 +116,13 @@ extension Routers {
         limits.trialMilliseconds &<< Int64(max(0, min(Int(questions[slot].replay) - 1, 3)))
     }
 
+    /// At how many deaths a question has to be alone. More when it may not be its doing: a signal from outside, or a router
+    /// behind a socket, which somebody restarts or which dies of what another worker asked.
+    private func deathsOfPoison(_ end: RouterEnd) -> UInt8 {
+        if limits.kind == .unix { return 4 }
+        return end.mayComeFromOutside ? 3 : 2
+    }
+
     /// When the turn changes if nothing else happens.
     var turnEnds: Int64? {
         switch turn {
@@ -154,7 +161,7 @@ extension Routers {
                 }
                 open += 1
                 if isAlone { questions[slot].alone += 1 }
-                if questions[slot].alone >= (end.mayComeFromOutside ? 3 : 2) {
+                if questions[slot].alone >= deathsOfPoison(end) {
                     counters.poisonous &+= 1
                     fail(slot, .poison)
                 } else {

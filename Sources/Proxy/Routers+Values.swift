@@ -63,8 +63,8 @@ struct RouterLimits: Sendable {
     /// A death in a trial is followed by the shortest delay at most while an answer came this lately: others wait, and it is
     /// not the router's fault. Without answers it may be.
     var answersMilliseconds: Int64 = 30_000
-    /// Router processes of one worker, those that are leaving included. A bound for reloads in bursts.
-    var livesMax = 8
+    /// Router processes of one worker, those that are leaving included.
+    var livesMax = 1 + Limits.routersLeavingMax
     /// What the routers are, and how many decide beside each other.
     var kind = RouterKind.process
     var routers = 1
@@ -103,6 +103,9 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     case signalled(Int32)
     /// There never was a process: the errno.
     case spawnFailed(Int32)
+    /// There is nobody behind its path: the errno. Or somebody of this user, whom nobody has trusted with it.
+    case unreachable(Int32)
+    case stranger(UInt32)
     /// It closed its socket.
     case closed
     /// What it writes is no protocol: a line without end, or nothing but garbage. The link has logged the details.
@@ -126,7 +129,7 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     /// Nothing is left that could be sent a signal.
     var processIsGone: Bool {
         switch self {
-        case .exited, .signalled, .spawnFailed: true
+        case .exited, .signalled, .spawnFailed, .unreachable, .stranger: true
         case .closed, .brokenFraming, .badGreeting, .noGreeting, .wedged: false
         }
     }
@@ -136,6 +139,9 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .exited(let status): "exited with status \(status)"
         case .signalled(let signal): "was ended by signal \(signal) (\(SignalName.of(signal)))"
         case .spawnFailed(let errno): "could not be started: \(Errno(rawValue: errno))"
+        case .unreachable(let errno): "cannot be reached: \(Errno(rawValue: errno))"
+        case .stranger(let user):
+            "belongs to user \(user), who is neither ours nor root nor the owner of the folder it is in"
         case .closed: "closed its socket"
         case .brokenFraming: "wrote what is not the protocol"
         case .badGreeting: "answered hello with something that cannot be used"

@@ -90,10 +90,14 @@ extension Worker {
     }
 
     private func spawn(_ id: RouterID, _ generation: Int) {
+        let started: RouterLink
+        do throws(RouterLink.Failure) {
+            started = try startLink(id, generation, settings.router)
+        } catch {
+            return routers.died(id, RouterEnd(error), now: now)
+        }
         do throws(Errno) {
-            var link: RouterLink? = try RouterLink(
-                id, generation: generation, arguments: settings.router.arguments, environment: routerEnvironment,
-                softDescriptorLimit: softDescriptorLimit)
+            var link: RouterLink? = started
             let slot = links.insert { _, _ in
                 guard let link = link.take() else { preconditionFailure("insert calls its body once") }
                 return link
@@ -101,13 +105,29 @@ extension Worker {
             linkSlots.append((id, slot))
             let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
             try around.poller.add(links[slot].socketNumber, .readable, token)
-            try around.poller.add(links[slot].pidfd.raw, .readable, token.with(kind: TokenKind.routerProcess))
+            if let raw = links[slot].processNumber {
+                try around.poller.add(raw, .readable, token.with(kind: TokenKind.routerProcess))
+            }
             if let raw = links[slot].errorsNumber {
                 try around.poller.add(raw, .readable, token.with(kind: TokenKind.routerErrors))
             }
             greet(slot, generation)
         } catch {
             routers.died(id, .spawnFailed(error.rawValue), now: now)
+        }
+    }
+
+    /// Starts a router's process, or connects to the router that somebody else runs.
+    private func startLink(
+        _ id: RouterID, _ generation: Int, _ spec: RouterSpec
+    ) throws(RouterLink.Failure) -> RouterLink {
+        if let path = spec.socketPath { return try RouterLink(id, generation: generation, path: path) }
+        do throws(Errno) {
+            return try RouterLink(
+                id, generation: generation, arguments: spec.arguments, environment: routerEnvironment,
+                softDescriptorLimit: softDescriptorLimit)
+        } catch {
+            throw .unstartable(error)
         }
     }
 
@@ -192,9 +212,9 @@ extension Worker {
         guard let index = linkSlots.firstIndex(where: { $0.id == id }) else { return }
         let slot = linkSlots.remove(at: index).slot
         readErrors(slot)
-        if !links[slot].isReaped {
+        if let pid = links[slot].unreaped {
             links[slot].signal(SIGKILL)
-            unreaped.append(links[slot].pid)
+            unreaped.append(pid)
         }
         _ = links.remove(slot)
     }
@@ -404,7 +424,8 @@ extension Worker {
             do throws(Errno) {
                 descriptor = try links[slot].copyDescriptor(number)
             } catch {
-                if links[slot].isReaped || Process.hasEnded(links[slot].pidfd) { return nil }
+                // Somebody else's router may be gone as well, but its next one knows this descriptor no better.
+                if links[slot].processNumber != nil, links[slot].hasEnded { return nil }
                 return .fileFailed(verdict, "\(name) could not be taken: \(error)")
             }
         }
@@ -444,7 +465,7 @@ extension Worker {
     /// The router's socket has ended, and most often because its process has: then that says more.
     private func socketEnded(_ slot: UInt32) {
         guard !links[slot].isGivenUp else { return }
-        guard links[slot].isReaped || Process.hasEnded(links[slot].pidfd) else { return giveUp(slot, .closed) }
+        guard links[slot].processNumber != nil, links[slot].hasEnded else { return giveUp(slot, .closed) }
         links[slot].isGivenUp = true
         around.poller.remove(links[slot].socketNumber)
         // Once it is reaped, whoever did that tells of its end.
@@ -461,9 +482,8 @@ extension Worker {
         let generation = links.generation(slot)
         // What it has forked goes with it; its group can be named only as long as it is not reaped.
         links[slot].signal(SIGKILL)
-        guard let status = Process.reap(links[slot].pid) else { return }
-        links[slot].isReaped = true
-        around.poller.remove(links[slot].pidfd.raw)
+        guard let status = links[slot].reap() else { return }
+        if let raw = links[slot].processNumber { around.poller.remove(raw) }
         if !links[slot].isGivenUp { readRouter(slot) }
         guard links.holds(slot, generation: generation) else { return }
         readErrors(slot)
@@ -509,6 +529,16 @@ extension Worker {
 }
 
 extension RouterEnd {
+    /// Why there is none.
+    init(_ failure: RouterLink.Failure) {
+        self =
+            switch failure {
+            case .unstartable(let error): .spawnFailed(error.rawValue)
+            case .unreachable(let error): .unreachable(error.rawValue)
+            case .stranger(let user): .stranger(user)
+            }
+    }
+
     /// How a process ended.
     init(_ status: ExitStatus) {
         self =

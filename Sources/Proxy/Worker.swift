@@ -91,6 +91,9 @@ final class Worker {
         timers = Timers(now: microseconds / 1000)
         var limits = RouterLimits()
         limits.questionsMax = connectionsMax
+        limits.routers = inheritance.settings.routers
+        limits.livesMax = inheritance.settings.routers + Limits.routersLeavingMax
+        if inheritance.settings.router.socketPath != nil { (limits.kind, limits.mayBeAbsent) = (.unix, true) }
         limits.routerTimeoutMilliseconds = Int64(inheritance.settings.routerTimeoutMilliseconds)
         limits.waitingTimeoutMilliseconds = Int64(3 * inheritance.settings.routerTimeoutMilliseconds)
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)

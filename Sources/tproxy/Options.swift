@@ -17,7 +17,9 @@ enum CommandLineOptions {
     }
 
     /// Options that are read and checked, and that no part of this version carries out yet: refused by name.
-    static let notYet: Set<OptionName> = [.daemon, .user, .group, .umask, .logConfig, .logFormat]
+    static let notYet: Set<OptionName> = [
+        .reload, .shadowRouter, .canaryRouter, .canary, .daemon, .user, .group, .umask, .logConfig, .logFormat,
+    ]
 
     /// The exit status of wrong options.
     static let wrongOptionsStatus: Int32 = 2
@@ -65,6 +67,11 @@ struct Command: ParsableCommand {
 
     @Option(name: names(.config), parsing: .unconditional, help: help(.config)) var config: String?
     @Option(name: names(.router), parsing: .unconditional, help: help(.router)) var router: String?
+    @Option(name: names(.routers), parsing: .unconditional, help: help(.routers)) var routers: String?
+    @Flag(name: names(.reload), help: help(.reload)) var reload = false
+    @Option(name: names(.shadowRouter), parsing: .unconditional, help: help(.shadowRouter)) var shadowRouter: String?
+    @Option(name: names(.canaryRouter), parsing: .unconditional, help: help(.canaryRouter)) var canaryRouter: String?
+    @Option(name: names(.canary), parsing: .unconditional, help: help(.canary)) var canary: String?
     @Option(name: names(.bind), parsing: .unconditionalSingleValue, help: help(.bind)) var bind: [String] = []
     @Option(name: names(.backlog), parsing: .unconditional, help: help(.backlog)) var backlog: String?
     @Option(name: names(.workers), parsing: .unconditional, help: help(.workers)) var workers: String?
@@ -98,7 +105,8 @@ struct Command: ParsableCommand {
     /// The texts that were given, by option.
     private var given: [OptionName: [String]] {
         let single: [(OptionName, String?)] = [
-            (.config, config), (.router, router), (.backlog, backlog), (.workers, workers),
+            (.config, config), (.router, router), (.routers, routers), (.shadowRouter, shadowRouter),
+            (.canaryRouter, canaryRouter), (.canary, canary), (.backlog, backlog), (.workers, workers),
             (.workerConnections, workerConnections),
             (.timeout, timeout), (.name, name), (.maxInitialBytes, maxInitialBytes),
             (.verdictTimeout, verdictTimeout), (.routerTimeout, routerTimeout), (.connectTimeout, connectTimeout),
@@ -109,6 +117,7 @@ struct Command: ParsableCommand {
         var given: [OptionName: [String]] = bind.isEmpty ? [:] : [.bind: bind]
         for case (let option, let text?) in single { given[option] = [text] }
         if daemon { given[.daemon] = ["true"] }
+        if reload { given[.reload] = ["true"] }
         return given
     }
 
@@ -148,19 +157,12 @@ struct Command: ParsableCommand {
             let classic = ClassicScript(script)
             return (try classic.router(environment: environment), classic.name)
         }
-        guard let command = reader.value(.router) else {
+        guard let router = try reader.router(.router) else {
             throw OptionError(
                 option: "--router", value: nil,
                 reason: "or a script is needed: tproxy SCRIPT.py, or tproxy --router 'python3 route.py'")
         }
-        if command.text.hasPrefix("unix:") {
-            throw command.refused("a router that somebody else runs is not available in this version")
-        }
-        do throws(ShellWordsError) {
-            return (RouterSpec(arguments: try ShellWords.split(command.text), text: command.text), command.text)
-        } catch {
-            throw command.refused("\(error)")
-        }
+        return (router, router.text)
     }
 
     fileprivate static func names(_ option: OptionName) -> NameSpecification {

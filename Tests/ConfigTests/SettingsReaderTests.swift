@@ -124,6 +124,11 @@ private func read(
             (.fallback, "x", "--fallback 'x': expected HOST:PORT, [V6]:PORT or unix:PATH"),
             (.logLevel, "loud", "--log-level 'loud': expected debug, info, warning, error, critical"),
             (.logFormat, "xml", "--log-format 'xml': expected text, json"),
+            (.canary, "5", "--canary '5': expected a percentage, 0% to 100%, as in 5% or 0.25%"),
+            (.canary, "100.01%", "--canary '100.01%': expected a percentage, 0% to 100%, as in 5% or 0.25%"),
+            (.canary, "%", "--canary '%': expected a percentage, 0% to 100%, as in 5% or 0.25%"),
+            (.routers, "17", "--routers '17': expected a whole number, 1 to 16"),
+            (.shadowRouter, "unix:", "--shadow-router 'unix:': expected a path of 1 to 107 bytes behind unix:"),
             (.umask, "22", "-m/--umask '22': expected an octal mask with a leading zero, 0 to 0777"),
             (.umask, "08", "-m/--umask '08': expected an octal mask with a leading zero, 0 to 0777"),
             (.umask, "01000", "-m/--umask '01000': expected an octal mask with a leading zero, 0 to 0777"),
@@ -147,6 +152,14 @@ private func read(
         #expect(error?.description.hasPrefix("TPROXY_MAX_INITIAL_BYTES 'x': ") == true)
         let second = #expect(throws: OptionError.self) { try read([:], ["TPROXY_BIND": "1,,2"]) }
         #expect(second?.description.hasPrefix("TPROXY_BIND '': ") == true)
+    }
+
+    @Test("a canary has a share, 5 % unless it is said")
+    func canary() throws {
+        let settings = try read([.canaryRouter: ["sh -c 'x y'"], .canary: ["0.25%"]])
+        #expect(settings.canaryRouter?.arguments == ["sh", "-c", "x y"] && settings.canary == 25)
+        #expect(try read([.canaryRouter: ["x"], .canary: ["100%"]]).canary == 10_000)
+        #expect(try read([.canaryRouter: ["x"]]).canary == 500)
     }
 
     @Test("the same address twice is refused, but any free port twice is two listeners")

@@ -16,6 +16,11 @@ struct InheritanceTests {
         }
         settings.backlog = 11
         settings.workers = 12
+        settings.routers = 3
+        settings.reload = true
+        settings.shadowRouter = try RouterSpec(command: "unix:/run/shadow.sock")
+        settings.canaryRouter = try RouterSpec(command: "python3 'a b.py'")
+        settings.canary = 25
         settings.workerConnections = 13
         settings.workerTimeoutMilliseconds = 14
         settings.maxInitialBytes = 15
@@ -58,6 +63,9 @@ struct InheritanceTests {
     func defaults() throws {
         let settings = Settings(name: "x", router: RouterSpec(arguments: ["true"], text: "true"))
         #expect(try Settings(records: settings.records) == settings)
+        let external = Settings(name: "x", router: try RouterSpec(command: "unix:/run/x.sock"))
+        #expect(external.router.socketPath == "/run/x.sock")
+        #expect(try Settings(records: external.records) == external)
     }
 
     @Test("the document survives its bytes")

@@ -47,15 +47,17 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
     private static func value(_ option: OptionName) -> String {
         switch option {
         case .config, .logConfig: "/dev/null"
-        case .router: "cat"
+        case .router, .shadowRouter, .canaryRouter: "cat"
+        case .canary: "0.5%"
         case .bind: "unix:/run/x"
         case .fallback: "127.0.0.1:1"
         case .name, .pid, .user, .group, .logFile, .accessLog: "x"
-        case .daemon: "true"
+        case .daemon, .reload: "true"
         case .umask: "022"
         case .logLevel: "debug"
         case .logFormat: "json"
-        case .backlog, .workers, .workerConnections, .timeout, .maxInitialBytes, .verdictTimeout, .routerTimeout,
+        case .backlog, .workers, .routers, .workerConnections, .timeout, .maxInitialBytes, .verdictTimeout,
+            .routerTimeout,
             .connectTimeout, .gracefulTimeout, .silence:
             "7"
         }

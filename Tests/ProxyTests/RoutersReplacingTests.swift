@@ -223,6 +223,74 @@ struct RoutersReplacingTests {
     }
 }
 
+@Suite("Routers: behind sockets")
+struct RoutersOutsideTests {
+    private func desk() -> Desk {
+        Desk {
+            $0.kind = .unix
+            $0.mayBeAbsent = true
+        }
+    }
+
+    private func connect(_ router: UInt64, generation: Int = 1) -> RouterAction {
+        .spawn(r(router), .unix, generation: generation)
+    }
+
+    @Test("a router that is not there is tried again, for ever, and the worker is ready all the same")
+    func absent() {
+        let desk = desk()
+        desk.routers.start(now: desk.now)
+        #expect(desk.take() == [connect(1), .ready])
+        for (router, delay) in zip(UInt64(1)..., [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000] as [Int64]) {
+            desk.routers.died(r(router), .unreachable(2), now: desk.now)
+            desk.pass(delay)
+            #expect(desk.take() == [.release(r(router)), connect(router + 1)])
+        }
+        // The log has the first try and the second, then fewer and fewer.
+        #expect(desk.takeNotes().count == 4)
+        desk.ask(1)
+        desk.routers.greeted(r(10), RouterAbilities(), now: desk.now)
+        #expect(desk.take() == [send(1, 2, to: 10)])
+    }
+
+    @Test("the end of its connection is the end of it: there is nobody to send a signal to")
+    func closed() {
+        let desk = desk()
+        desk.routers.start(now: desk.now)
+        desk.routers.greeted(r(1), RouterAbilities(wantsShutdown: true), now: desk.now)
+        desk.ask(1)
+        #expect(desk.take() == [connect(1), .ready, send(1, 2, to: 1)])
+        desk.routers.died(r(1), .closed, now: desk.now)
+        #expect(desk.take() == [.release(r(1)), connect(2)])
+        desk.routers.greeted(r(2), RouterAbilities(wantsShutdown: true), now: desk.now)
+        #expect(desk.take() == [send(1, 2, to: 2, replay: 1)])
+        desk.pass(5000)
+        #expect(desk.take() == [.release(r(2))])
+        desk.pass(100)
+        #expect(desk.take() == [connect(3)])
+    }
+
+    @Test("one that is told to go has its time, then the connection is closed")
+    func leaves() {
+        let desk = desk()
+        desk.routers.start(now: desk.now)
+        desk.routers.greeted(r(1), RouterAbilities(wantsShutdown: true), now: desk.now)
+        desk.routers.reload(now: desk.now)
+        desk.routers.greeted(r(2), RouterAbilities(wantsShutdown: true), now: desk.now)
+        desk.pass(1000)
+        #expect(
+            desk.take() == [
+                connect(1), .ready, connect(2, generation: 2), .reloaded(generation: 2), .shutdown(r(1), told: true),
+            ])
+        desk.pass(5000)
+        #expect(desk.take() == [.release(r(1))])
+        desk.routers.drain(now: desk.now)
+        #expect(desk.take() == [.shutdown(r(2), told: true)])
+        desk.routers.died(r(2), .closed, now: desk.now)
+        #expect(desk.take() == [.release(r(2)), .drained])
+    }
+}
+
 @Suite("Routers: words")
 struct RoutersWordsTests {
     @Test("what ended a router is said in words that help")

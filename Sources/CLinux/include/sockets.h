@@ -40,6 +40,9 @@ void tp_receive(int socket, void *memory, size_t size, struct tp_received *recei
 // Has the kernel tell who wrote what is read (SO_PASSCRED). 0, or -1 and errno.
 int tp_tell_writers(int socket);
 
+// The user of the process that listens, or that connected (SO_PEERCRED). 0, or -1 and errno.
+int tp_peer_user(int socket, uid_t *user);
+
 // A copy of another process's descriptor (pidfd_getfd(2)), close-on-exec; -1 and errno.
 int tp_take_descriptor(pid_t process, int number);
 
