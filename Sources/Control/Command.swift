@@ -19,6 +19,8 @@ public enum Command: Hashable, Sendable {
     case reopenLogs
     /// There are several workers now: take your turn at the listeners.
     case shareListeners
+    /// What a router of another worker has told its own and all should know: the line as it came.
+    case told(String)
 }
 
 /// What a worker tells the arbiter.
@@ -35,6 +37,8 @@ public enum Report: Hashable, Sendable {
     case logsReopened
     /// Answers `drain`; or, with number 0, it was told by a signal or does so for a reason of its own.
     case draining
+    /// Tell all other workers what a router here has said: the line as it came.
+    case tellOthers(String)
 }
 
 /// Something that fits into one control message.
@@ -53,6 +57,7 @@ extension Command: ControlMessage {
         case .reload(let generation): ("reload", String(generation))
         case .reopenLogs: ("reopenLogs", "")
         case .shareListeners: ("shareListeners", "")
+        case .told(let line): ("told", line)
         }
     }
 
@@ -65,6 +70,7 @@ extension Command: ControlMessage {
             self = .reload(generation: generation)
         case "reopenLogs": self = .reopenLogs
         case "shareListeners": self = .shareListeners
+        case "told": self = .told(String(value))
         default: return nil
         }
     }
@@ -79,6 +85,7 @@ extension Report: ControlMessage {
         case .reloadFailed(let reason): ("reloadFailed", reason)
         case .logsReopened: ("logsReopened", "")
         case .draining: ("draining", "")
+        case .tellOthers(let line): ("tellOthers", line)
         }
     }
 
@@ -90,6 +97,7 @@ extension Report: ControlMessage {
         case "reloadFailed": self = .reloadFailed(String(value))
         case "logsReopened": self = .logsReopened
         case "draining": self = .draining
+        case "tellOthers": self = .tellOthers(String(value))
         default: return nil
         }
     }

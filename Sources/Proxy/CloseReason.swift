@@ -14,6 +14,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case closed
     /// The router's verdict was to close with a reset.
     case closedByReset = "closed_by_reset"
+    /// A router ended it while it lived.
+    case ordered
     /// The file was sent.
     case fileSent = "file_sent"
     /// The file could not be opened or is no regular file.

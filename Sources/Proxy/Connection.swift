@@ -33,6 +33,8 @@ enum ConnectionEvent {
     case names([SocketAddress])
     case namesFailed(String)
     case deadline
+    /// A router wants it ended.
+    case close(reset: Bool)
     /// The worker ends at once.
     case stop
 }
@@ -255,6 +257,9 @@ struct Routing: ~Copyable {
                 return .routing(self)
             }
             return undecided(.verdictTimeout, &facts, &around)
+        case .close(let reset):
+            if isAsked { around.effects.asking = .withdraw }
+            return Finishing.end(client, outgoing.take(), .ordered, reset: reset, &facts, &around)
         case .stop: return .closed(.stopped)
         case .errorAnswer, .names, .namesFailed: return .routing(self)
         }
@@ -331,7 +336,7 @@ struct Routing: ~Copyable {
         askedBytes = count
         // Said once; only new bytes make another silence.
         silentAt =
-            event == .data && around.wantedEvents.contains(.silence)
+            (event == .data || event == .connect) && around.wantedEvents.contains(.silence)
             ? around.now + Int64(around.settings.silenceMilliseconds) : nil
         around.effects.asking = .question
     }
@@ -507,6 +512,8 @@ struct Dialing: ~Copyable {
             guard dialer != nil else { return .dialing(self) }
             let progress = dialer!.advance(&toRemote, around)
             return advanced(progress, &facts, &around)
+        case .close(let reset):
+            return Finishing.end(client, toClient.take(), .ordered, reset: reset, &facts, &around)
         case .stop: return .closed(.stopped)
         case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed: return .dialing(self)
         }
@@ -566,8 +573,15 @@ struct Dialing: ~Copyable {
                 inactivityMilliseconds: verdict.inactivityTimeoutMilliseconds, around)
             return relaying.run(&facts, &around)
         case .failed(let error):
-            let kind: ErrorQuestion.Failure = error == .connectionRefused ? .connectRefused : .connectFailed
-            return failed(error == .timedOut ? .connectTimeout : kind, "\(error)", error, &facts, &around)
+            let kind: ErrorQuestion.Failure =
+                switch error {
+                case .connectionRefused: .connectRefused
+                case .timedOut: .connectTimeout
+                // Who is not there refuses; a reset means that the connection stood.
+                case .connectionReset: .reset
+                default: .connectFailed
+                }
+            return failed(kind, "\(error)", error, &facts, &around)
         case .isOurselves:
             return failed(.loop, "the remote is one of our own listeners", nil, &facts, &around)
         }
@@ -639,6 +653,9 @@ struct Recovering: ~Copyable {
                 return Finishing.end(client, outgoing.take(), reason, &facts, &around)
             }
             return giveUp(&facts, &around)
+        case .close(let reset):
+            around.effects.asking = .withdraw
+            return Finishing.end(client, outgoing.take(), .ordered, reset: reset, &facts, &around)
         case .errorAnswer(.remote(let verdict)): return tryInstead(verdict, &facts, &around)
         case .stop: return .closed(.stopped)
         case .errorAnswer(.none): return giveUp(&facts, &around)
@@ -743,6 +760,9 @@ struct Relaying: ~Copyable {
             return remoteFailed(
                 .inactivityTimeout, "no byte for \(inactivityMilliseconds ?? 0) ms", .timedOut, byReset: false, &facts,
                 &around)
+        case .close(let reset):
+            if reset { remote.resetOnClose() }
+            return Finishing.end(client, nil, .ordered, reset: reset, &facts, &around)
         case .stop:
             // Neither side may take what it got for the whole.
             client.resetOnClose()
@@ -855,6 +875,17 @@ struct Finishing: ~Copyable {
         Finishing(client, outgoing, reason, now: around.now).proceed(&facts, &around)
     }
 
+    /// The same, or by a reset at once.
+    static func end(
+        _ client: consuming Transport, _ outgoing: consuming Buffer?, _ reason: CloseReason, reset: Bool,
+        _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        guard reset else { return end(client, outgoing, reason, &facts, &around) }
+        var client = client
+        client.resetOnClose()
+        return .closed(reason)
+    }
+
     /// Sends the verdict's part of a file, its reply first, and ends.
     static func send(
         _ file: consuming RegularFile, _ verdict: FileVerdict, _ client: consuming Transport,
@@ -879,6 +910,10 @@ struct Finishing: ~Copyable {
             // A client that has been told to go and does not is not waited for; one that takes nothing has stalled.
             if around.now < deadline { return .finishing(self) }
             return .closed(stage == .lingering ? reason : .stalled)
+        case .close(let reset):
+            // It is ending already.
+            if reset { client.resetOnClose() }
+            return reset ? .closed(.ordered) : .finishing(self)
         case .stop:
             // What is left of a promised answer must not look like its end.
             if stage == .sending { client.resetOnClose() }

@@ -18,6 +18,7 @@ extension Worker {
         case greeting(HelloAnswer)
         case badGreeting(String)
         case answer(Answer)
+        case close(CloseOrder)
         case unreadable(String)
         case stray(String)
     }
@@ -307,7 +308,11 @@ extension Worker {
                 return .nothing
             case .invalidate(let invalidation):
                 cache.invalidate(invalidation)
+                tellOthers(line, instead: Self.invalidateAll)
                 return .nothing
+            case .close(let order):
+                tellOthers(line, instead: nil)
+                return .close(order)
             case .later(let method): return .stray("\(method.rawValue): not available in this version")
             case .ignored: return .nothing
             case .stray: return .stray(text(line))
@@ -366,6 +371,9 @@ extension Worker {
         case .answer(let answer):
             links[slot].unreadableLines = 0
             carryOut(answer, slot)
+        case .close(let order):
+            links[slot].unreadableLines = 0
+            carryOut(order)
         case .stray(let text):
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""

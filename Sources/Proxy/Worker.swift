@@ -85,7 +85,7 @@ final class Worker {
         let microseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
         connectionsMax = Self.connectionsMax(inheritance.settings, log)
         around = Surroundings(
-            pools: Pools(pipesMax: Limits.pipesMax), poller: try Poller(), takenFile: nil,
+            pools: Pools(pipesMax: Self.pipesMax()), poller: try Poller(), takenFile: nil,
             settings: inheritance.settings,
             ownAddresses: listeners.map(\.address), nowMicroseconds: microseconds)
         timers = Timers(now: microseconds / 1000)
@@ -107,11 +107,19 @@ final class Worker {
         try around.poller.add(resolver.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.resolver))
     }
 
+    /// A sixteenth of the descriptors, two a pipe.
+    private static func pipesMax() -> Int {
+        guard let limits = try? Process.descriptorLimits() else { return Limits.pipesMax }
+        return min(Limits.pipesMax, Int(clamping: limits.soft) / 32)
+    }
+
     /// Two descriptors a connection, and a reserve for pipes, routers, logs: what the limit allows is what is accepted.
     private static func connectionsMax(_ settings: Settings, _ log: Logger) -> Int {
         guard let limits = try? Process.descriptorLimits() else { return settings.workerConnections }
-        let reserve = Limits.descriptorReserve + 2 * Limits.pipesMax
-        let possible = max(1, (Int(clamping: limits.soft) - reserve) / 2)
+        // Of a small limit no more than a quarter is kept back.
+        let soft = Int(clamping: limits.soft)
+        let reserve = min(Limits.descriptorReserve + 2 * Limits.pipesMax, soft / 4)
+        let possible = max(1, (soft - reserve) / 2)
         if possible < settings.workerConnections {
             log.warning(
                 "the limit of \(limits.soft) open files allows \(possible) connections, not \(settings.workerConnections) (--worker-connections); raise it with ulimit -n"
@@ -399,6 +407,7 @@ final class Worker {
                     reopenLogs()
                     control.send(.logsReopened, number: numbered.number)
                 case .shareListeners: acceptor.share(around.poller)
+                case .told(let line): heed(line)
                 }
             case .notUnderstood(let error): log.error("from the arbiter: \(error)")
             case .wouldBlock: return

@@ -10,6 +10,8 @@ public enum RouterMessage: Equatable, Sendable {
     case progress(id: UInt64, milliseconds: Int)
     /// Cached verdicts are no longer right.
     case invalidate(Invalidation)
+    /// End these live connections, on all workers.
+    case close(CloseOrder)
     /// A notification of the protocol that this version does not act on yet.
     case later(LaterMethod)
     /// A line that does not begin with `{`: something printed by accident.
@@ -19,7 +21,7 @@ public enum RouterMessage: Equatable, Sendable {
 
     /// Notifications that are specified and wait for their version.
     public enum LaterMethod: String, CaseIterable, Sendable {
-        case close, detach
+        case detach
         case streamEnd = "stream_end"
     }
 
@@ -144,6 +146,7 @@ private struct Envelope {
     private func notification(_ name: String, in line: Span<UInt8>) throws(ProtocolError) -> RouterMessage {
         if name == "progress" { return try Parameters(params, name, in: line).progress() }
         if name == "invalidate" { return .invalidate(try Parameters(params, name, in: line).invalidation(in: line)) }
+        if name == "close" { return .close(try Parameters(params, name, in: line).closeOrder()) }
         guard let method = RouterMessage.LaterMethod(rawValue: name) else {
             return .ignored(.unknownMethod(ProtocolError.quoted(name)))
         }
@@ -168,8 +171,9 @@ private struct Parameters {
     var part: CachePart?
     /// Where the value is: how it is read depends on the part.
     var value: Range<Int>?
-    /// Which of the keys with text were there.
-    var texts: [ParameterKey] = []
+    /// What is to be closed, as often as it was said.
+    var which: [CloseOrder.Which] = []
+    var hasToken = false
 
     init(_ params: Range<Int>?, _ method: String, in line: Span<UInt8>) throws(ProtocolError) {
         self.method = method
@@ -197,9 +201,12 @@ private struct Parameters {
         case .reset: reset = try field.boolean(in: line)
         case .key: if method == "invalidate" { part = try field.cachePart(in: line) }
         case .value: value = field.value
-        case .connection, .tag, .remote, .token:
+        case .connection: which.append(.connection(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
+        case .tag: which.append(.tag(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
+        case .remote: which.append(.remote(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
+        case .token:
             _ = try field.text(in: line, bytesMax: .max)
-            texts.append(key)
+            hasToken = true
         }
     }
 
@@ -224,15 +231,15 @@ private struct Parameters {
         }
     }
 
+    func closeOrder() throws(ProtocolError) -> CloseOrder {
+        guard let which = which.first, self.which.count == 1 else {
+            throw ProtocolError(.badParameters, key: method, "needs one of connection, tag and remote")
+        }
+        return CloseOrder(which: which, reset: reset)
+    }
+
     /// Whether a message for later has its shape.
     func check(_ method: RouterMessage.LaterMethod) throws(ProtocolError) {
-        let has = { (key: ParameterKey) in texts.contains(key) }
-        switch method {
-        case .close where [has(.connection), has(.tag), has(.remote)].count(where: { $0 }) != 1:
-            throw ProtocolError(.badParameters, key: self.method, "needs one of connection, tag and remote")
-        case .detach where !has(.token), .streamEnd where !has(.token):
-            throw ProtocolError(.badParameters, key: self.method, "needs a token")
-        case .close, .detach, .streamEnd: break
-        }
+        guard hasToken else { throw ProtocolError(.badParameters, key: self.method, "needs a token") }
     }
 }

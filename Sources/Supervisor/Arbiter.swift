@@ -260,7 +260,7 @@ public struct Arbiter: ~Copyable {
         switch command {
         case .drain: handle.send(.terminate)
         case .stop: handle.send(.kill)
-        case .reload, .reopenLogs, .shareListeners: break
+        case .reload, .reopenLogs, .shareListeners, .told: break
         }
         // A closed channel is a worker that is ending: nothing is lost.
         if sending == .full { log.warning("\(name) does not read what it is told (\(command.words.word))") }

@@ -343,6 +343,9 @@ public struct ArbiterCore {
             guard round?.asked?.serial == serial else { return }
             endRound(failedIn: worker.name, reason)
         case .logsReopened: break
+        case .tellOthers(let line):
+            // Draining ones too: their connections live on.
+            for other in workers where other.serial != serial { actions.append(.tell(other.serial, .told(line))) }
         }
     }
 
@@ -430,7 +433,7 @@ public struct ArbiterCore {
             }
         case .bootFailed(let reason): upgrade?.bootFailure = reason
         case .draining: endUpgrade(.upgradeBackedOut(pid: pid))
-        case .reloaded, .reloadFailed, .logsReopened: break
+        case .reloaded, .reloadFailed, .logsReopened, .tellOthers: break
         }
     }
 

@@ -138,6 +138,14 @@ import Testing
         case .progress(let id, let milliseconds):
             return .object(["id": .number(id), "ms": .number(milliseconds)])
         case .invalidate(let invalidation): return invalidation.meaning()
+        case .close(let order):
+            var members: [String: JSONValue] = order.reset ? ["reset": .boolean(true)] : [:]
+            switch order.which {
+            case .connection(let id): members["connection"] = .string(id)
+            case .tag(let tag): members["tag"] = .string(tag)
+            case .remote(let remote): members["remote"] = .string(remote)
+            }
+            return .object(members)
         case .later(let method):
             return .object(["method": .string(method.rawValue)])
         case .stray, .ignored:

@@ -95,7 +95,7 @@ import Testing
         let schemaOfMethod = [
             "hello": "Hello", "proxy": "Question", "proxy_error": "ErrorQuestion", "cancel": "Cancel",
             "shutdown": "Shutdown", "taken": "Taken", "progress": "Progress", "invalidate": "Invalidate",
-            "closed": "Closed",
+            "closed": "Closed", "close": "Close",
             "rewrite_request": "RewriteRequest", "rewrite_response": "RewriteResponse",
         ]
         var count = 0

@@ -139,6 +139,7 @@ private struct Transcript: CustomStringConvertible {
             case .failure(let id, _, _): return ("failure", id)
             case .progress: return ("progress", nil)
             case .invalidate: return ("invalidate", nil)
+            case .close: return ("close", nil)
             case .later: return ("later", nil)
             case .stray: return ("stray", nil)
             case .ignored: return ("ignored", nil)

@@ -13,7 +13,9 @@ struct Seeded: RandomNumberGenerator {
 
 @Suite("Control messages")
 struct CommandTests {
-    static let commands: [Command] = [.drain, .stop, .reload(generation: 7), .reopenLogs, .shareListeners]
+    static let commands: [Command] = [
+        .drain, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .told(#"{"a": "b  c"}"#),
+    ]
     static let reports: [Report] = [
         .ready, .bootFailed("no such file"), .reloaded, .reloadFailed("two\nlines  of it"), .logsReopened, .draining,
     ]

@@ -88,11 +88,20 @@ import Testing
         }
     }
 
+    @Test("close says what by, and how")
+    func closeOrders() throws {
+        func order(_ params: String) throws -> RouterMessage {
+            try parse(#"{"jsonrpc":"2.0","method":"close","params":"# + params + "}")
+        }
+        #expect(try order(#"{"connection":"1.7"}"#) == .close(CloseOrder(which: .connection("1.7"), reset: false)))
+        #expect(try order(#"{"tag":"x","reset":true}"#) == .close(CloseOrder(which: .tag("x"), reset: true)))
+        #expect(try order(#"{"remote":"a:9","tag":null}"#) == .close(CloseOrder(which: .remote("a:9"), reset: false)))
+    }
+
     @Test("notifications of later versions are recognised when they have their shape")
     func later() throws {
         for (method, params) in [
-            ("close", #"{"connection":"1.7"}"#), ("close", #"{"tag":"x","reset":true}"#),
-            ("close", #"{"remote":"127.0.0.1:9"}"#), ("stream_end", #"{"token":"t"}"#), ("detach", #"{"token":"t"}"#),
+            ("stream_end", #"{"token":"t"}"#), ("detach", #"{"token":"t"}"#),
         ] {
             let expected = RouterMessage.LaterMethod(rawValue: method)
             #expect(

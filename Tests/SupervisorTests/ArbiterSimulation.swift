@@ -173,7 +173,7 @@ struct World {
                     events.append(.report(serial, .reloaded))
                 }
             case .reopenLogs: events.append(.report(serial, .logsReopened))
-            case .shareListeners: break
+            case .shareListeners, .told: break
             }
         } else if !process.isReady {
             if random.chance(trouble) {
