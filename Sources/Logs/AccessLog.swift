@@ -59,9 +59,6 @@ public struct AccessLog: ~Copyable {
         self.format = format
     }
 
-    /// Opens the path anew. On failure the old file is written on.
-    public mutating func reopen() throws(Errno) { try output.reopen() }
-
     /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so.
     public mutating func reopen(failuresTo log: Logger) {
         do throws(Errno) {

@@ -35,35 +35,26 @@ public final class LogFile: Sendable {
         try self.init(path: settings.logFile, format: settings.logFormat)
     }
 
-    /// Opens the path anew (USR1, HUP). On failure the old file is written on.
-    public func reopen() throws(Errno) {
-        let failure = state.withLock { state -> Errno? in
+    /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so; standard error, too, for
+    /// the old file may be one that nobody can find any more.
+    public func reopen(failuresTo log: Logger) {
+        let refusal = state.withLock { state -> String? in
             do throws(Errno) {
                 try state.output.reopen()
                 state.isColoured = format == .text && state.output.isTerminal && Colour.isWanted
                 return nil
             } catch {
-                return error
+                return state.output.refusal(error)
             }
         }
-        if let failure { throw failure }
-    }
-
-    /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so; standard error, too, for
-    /// the old file may be one that nobody can find any more.
-    public func reopen(failuresTo log: Logger) {
-        do throws(Errno) {
-            try reopen()
-        } catch {
-            let message: Logger.Message = "\(state.withLock { $0.output.refusal(error) })"
-            log.error(message)
-            guard path != Settings.standardError,
-                let standardError = try? LogFile(path: Settings.standardError, format: format)
-            else { return }
-            var other = log
-            other.handler = LogFileHandler(standardError, label: log.label, level: log.logLevel)
-            other.error(message)
-        }
+        guard let refusal else { return }
+        log.error("\(refusal)")
+        guard path != Settings.standardError,
+            let standardError = try? LogFile(path: Settings.standardError, format: format)
+        else { return }
+        var other = log
+        other.handler = LogFileHandler(standardError, label: log.label, level: log.logLevel)
+        other.error("\(refusal)")
     }
 
     /// Writes what a slow reader left waiting; for a quiet moment of the loop, and before the end.

@@ -85,7 +85,7 @@ extension Worker {
                 if let number = reloadNumber { control.send(.reloadFailed("the new router \(end)"), number: number) }
                 reloadNumber = nil
             case .drained: if case .leaving = stage { stage = .ended(status: 0) }
-            case .note(let routerNote): log.log(level: routerNote.level.logLevel, "\(routerNote)")
+            case .note(let routerNote): routerLog.log(level: routerNote.level.logLevel, "\(routerNote)")
             }
         }
     }
@@ -270,7 +270,7 @@ extension Worker {
                 links[slot].closeSurplus()
                 return true
             case .overflow:
-                log.error("router \(router) wrote a line of more than \(Limits.routerLineBytesMax) bytes")
+                routerLog.error("router \(router) wrote a line of more than \(Limits.routerLineBytesMax) bytes")
                 giveUp(slot, .brokenFraming)
                 return false
             case .line(let incoming):
@@ -365,7 +365,7 @@ extension Worker {
                     maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
                     wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown)), now: now)
         case .badGreeting(let why):
-            log.error("router \(router): its answer to hello cannot be used: \(why)")
+            routerLog.error("router \(router): its answer to hello cannot be used: \(why)")
             giveUp(slot, .badGreeting)
             return false
         case .answer(let answer):
@@ -377,7 +377,7 @@ extension Worker {
         case .stray(let text):
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
-                log.info("router \(router) wrote a line that is no message: \(text)\(more)")
+                routerLog.info("router \(router) wrote a line that is no message: \(text)\(more)")
             }
         case .unreadable(let why):
             links[slot].unreadableLines += 1
@@ -385,10 +385,11 @@ extension Worker {
             links[slot].closePassed()
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
-                log.warning("router \(router) wrote what cannot be understood: \(why)\(more)")
+                routerLog.warning("router \(router) wrote what cannot be understood: \(why)\(more)")
             }
             if links[slot].unreadableLines >= Limits.strayLinesMax {
-                log.error("router \(router) wrote \(Limits.strayLinesMax) lines in a row that cannot be understood")
+                routerLog.error(
+                    "router \(router) wrote \(Limits.strayLinesMax) lines in a row that cannot be understood")
                 giveUp(slot, .brokenFraming)
                 return false
             }
@@ -530,7 +531,7 @@ extension Worker {
             case .incomplete: return
             case .overflow: links[slot].skipErrorLine()
             case .line(let text):
-                if links[slot].mayLogError(now) { log.info("router \(router): \(text)") }
+                if links[slot].mayLogError(now) { routerLog.info("router \(router): \(text)") }
             }
         }
     }

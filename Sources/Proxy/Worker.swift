@@ -27,6 +27,8 @@ final class Worker {
 
     let settings: Settings
     let log: Logger
+    let routerLog: Logger
+    let connectionLog: Logger
     let logFile: LogFile
     let serial: UInt64
     let scoreboard: WorkerSlot
@@ -77,6 +79,8 @@ final class Worker {
         softDescriptorLimit = inheritance.softDescriptorLimit
         self.log = log
         self.logFile = logFile
+        routerLog = Logger(logFile, .router, inheritance.settings)
+        connectionLog = Logger(logFile, .connection, inheritance.settings)
         routerEnvironment = Spawn.routerEnvironment(Process.environment())
         var listeners: [WorkerListener] = []
         for inherited in inheritance.listeners { listeners.append(try WorkerListener(inherited)) }
@@ -100,7 +104,9 @@ final class Worker {
         routers = Routers(limits: limits, generation: Int(clamping: inheritance.generation))
         resolver = try Resolver()
         cache = VerdictCache(listeners: listeners.map(\.name))
-        if let path = inheritance.settings.accessLog { accessLog = try AccessLog(path: path) }
+        if let path = inheritance.settings.accessLog {
+            accessLog = try AccessLog(path: path, format: inheritance.settings.logFormat)
+        }
         control = inheritance.takeControl()
         try around.poller.add(control.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.control))
         try around.poller.add(signals.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.signals))
@@ -356,7 +362,7 @@ final class Worker {
         guard let leftOut = paces[reason, default: LogPace()].permit(at: now) else { return }
         let more = leftOut > 0 ? " (and \(leftOut) more like it)" : ""
         let client = facts.client.endpoint.map { "\($0)" } ?? "a Unix client"
-        log.warning("connection \(id(facts)) from \(client): \(String(showing: remark.utf8))\(more)")
+        connectionLog.warning("connection \(id(facts)) from \(client): \(String(showing: remark.utf8))\(more)")
     }
 
     // MARK: - Names
@@ -432,12 +438,8 @@ final class Worker {
     }
 
     private func reopenLogs() {
-        do throws(Errno) {
-            try logFile.reopen()
-            try accessLog?.reopen()
-        } catch {
-            log.error("the logs could not be reopened: \(error)")
-        }
+        logFile.reopen(failuresTo: log)
+        accessLog?.reopen(failuresTo: log)
     }
 
     /// Accepts what is queued, then no more; what is open is finished.

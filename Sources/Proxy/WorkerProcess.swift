@@ -22,12 +22,12 @@ public enum WorkerProcess {
         let control = inheritance.control.raw
         let logFile: LogFile
         do throws(Errno) {
-            logFile = try LogFile(path: settings.logFile)
+            logFile = try LogFile(settings)
         } catch {
             complain(control, "the log \(settings.logFile) cannot be opened: \(error)")
             return bootFailureStatus
         }
-        let log = Logger(logFile, level: settings.logLevel)
+        let log = Logger(logFile, .worker, settings)
         defer { logFile.flush() }
         do throws(Errno) {
             try Signals.block(signals)

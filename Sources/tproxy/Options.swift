@@ -18,7 +18,7 @@ enum CommandLineOptions {
 
     /// Options that are read and checked, and that no part of this version carries out yet: refused by name.
     static let notYet: Set<OptionName> = [
-        .reload, .shadowRouter, .canaryRouter, .canary, .daemon, .user, .group, .umask, .logConfig, .logFormat,
+        .reload, .shadowRouter, .canaryRouter, .canary, .daemon, .user, .group, .umask,
     ]
 
     /// The exit status of wrong options.

@@ -82,7 +82,7 @@ private func fifo(_ folder: Folder) -> (path: String, reader: Int32) {
         logger.info("one")
         rename("\(folder.path)/log", "\(folder.path)/log.1")
         logger.info("two")
-        try log.reopen()
+        log.reopen(failuresTo: logger)
         logger.info("three")
         #expect(contents("\(folder.path)/log.1").split(separator: "\n").count == 2)
         #expect(contents("\(folder.path)/log").hasSuffix("three\n"))
