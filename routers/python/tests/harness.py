@@ -12,6 +12,7 @@ import sys
 import tempfile
 import textwrap
 import unittest
+from collections.abc import Iterable
 from typing import Any
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
@@ -22,42 +23,26 @@ EXAMPLES = PACKAGE / "examples"
 TIMEOUT = 20
 
 
-class Router:
-    """A running router and our end of its socket."""
+class Link:
+    """Our end of a router's socket."""
 
-    def __init__(self, *command: Any, env: dict[str, str] | None = None, cwd: Any = None) -> None:
-        self.sock, theirs = socket.socketpair()
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
         self.sock.settimeout(TIMEOUT)
-        self._stderr = tempfile.TemporaryFile()
         self._rest = bytearray()
         self._lines: list[bytes] = []
         self._id = 0
         #: Descriptors received, in order.
         self.descriptors: list[int] = []
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TPROXY_")}
-        environment.update(PYTHONUNBUFFERED="1", PYTHONPATH=str(PACKAGE), PYTHONDONTWRITEBYTECODE="1")
-        environment.update(env or {})
-        self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            stderr=self._stderr.fileno(),
-            env=environment,
-            cwd=cwd,
-        )
-        theirs.close()
 
-    def __enter__(self) -> Router:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
+    def close(self) -> None:
         self.sock.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._stderr.close()
         for fd in self.descriptors:
             os.close(fd)
+        self.descriptors = []
+
+    def stderr(self) -> str:
+        return "(not ours)"
 
     def send(self, *messages: dict[str, Any]) -> None:
         self.send_raw("".join(json.dumps(message) + "\n" for message in messages).encode())
@@ -132,6 +117,43 @@ class Router:
     def cancel(self, question: dict[str, Any]) -> None:
         params = {"id": question["id"], "connection": question["params"]["connection"]}
         self.send({"jsonrpc": "2.0", "method": "cancel", "params": params})
+
+    def notify(self, method: str, **params: Any) -> None:
+        self.send({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+class Router(Link):
+    """A running router and our end of its socket."""
+
+    def __init__(
+        self, *command: Any, env: dict[str, str] | None = None, cwd: Any = None, keep: Iterable[socket.socket] = ()
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        super().__init__(ours)
+        self._stderr = tempfile.TemporaryFile()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TPROXY_")}
+        environment.update(PYTHONUNBUFFERED="1", PYTHONPATH=str(PACKAGE), PYTHONDONTWRITEBYTECODE="1")
+        environment.update(env or {})
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [str(part) for part in command],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=self._stderr.fileno(),
+            env=environment,
+            cwd=cwd,
+            pass_fds=[sock.fileno() for sock in keep],
+        )
+        theirs.close()
+
+    def __enter__(self) -> Router:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._stderr.close()
 
     def end(self) -> int:
         """Say that no more will come; the exit status."""

@@ -33,6 +33,7 @@ class Conversation(RouterTest):
                 "protocol": 1,
                 "name": "program.py",
                 "methods": ["proxy", "cancel", "shutdown"],
+                "events": [],
                 "max_in_flight": 64,
             },
         )

@@ -14,10 +14,25 @@ sent so far and returns a verdict: None (not yet), a remote to connect to, bytes
 or a file to send.
 """
 
-from ._question import Question
+from ._notices import close, invalidate
+from ._question import ClientHello, Closed, Event, Question
 from ._router import run
-from ._verdict import ByteString, Remote, Verdict
+from ._verdict import ByteString, Cache, CacheKey, Remote, Verdict
 
 __version__ = "0.1.0"
 
-__all__ = ["ByteString", "Question", "Remote", "Verdict", "__version__", "run"]
+__all__ = [
+    "ByteString",
+    "Cache",
+    "CacheKey",
+    "ClientHello",
+    "Closed",
+    "Event",
+    "Question",
+    "Remote",
+    "Verdict",
+    "__version__",
+    "close",
+    "invalidate",
+    "run",
+]

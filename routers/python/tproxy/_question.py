@@ -4,12 +4,82 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Callable
+from typing import Any, Callable, Literal, NamedTuple
 
 #: A day.
 SECONDS_MAX = 86400
 
 Address = tuple[str, int]
+
+#: Why a router is asked.
+Event = Literal["data", "connect", "silence", "eof", "timeout"]
+
+EVENTS: tuple[str, ...] = ("data", "connect", "silence", "eof", "timeout")
+
+
+class ClientHello(NamedTuple):
+    """What a client says first that speaks TLS through tproxy."""
+
+    #: How far it was read: ``complete``, ``need_more`` (return None to be asked with more),
+    #: ``not_tls``, ``malformed``, ``too_large``.
+    state: str
+    #: The server name as the client wrote it, upper case too; None if it named none.
+    sni: str | None = None
+    #: The protocols that the client offers, the most wanted first.
+    alpn: tuple[bytes, ...] = ()
+    #: The client sent a name that cannot be relied on, so ``sni`` is None.
+    sni_unusable: bool = False
+
+
+def client_hello(value: Any) -> ClientHello | None:
+    if not isinstance(value, Mapping):
+        return None
+    names = tuple(name.encode("latin-1") for name in value.get("alpn") or ())
+    return ClientHello(str(value.get("state")), value.get("sni"), names, value.get("sni_unusable") is True)
+
+
+class Closed:
+    """A connection of our worker that has ended, whoever decided about it: we, a router before us,
+    the cache."""
+
+    __slots__ = ("params",)
+
+    #: The notice as it came.
+    params: Mapping[str, Any]
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self.params = params
+
+    @property
+    def connection(self) -> str:
+        """The connection's id."""
+        value: str = self.params.get("connection", "")
+        return value
+
+    @property
+    def bytes_to_remote(self) -> int:
+        value: int = self.params.get("bytes_to_remote", 0)
+        return value
+
+    @property
+    def bytes_to_client(self) -> int:
+        value: int = self.params.get("bytes_to_client", 0)
+        return value
+
+    @property
+    def duration(self) -> float:
+        """How long it lived, in seconds."""
+        milliseconds: int = self.params.get("duration_ms", 0)
+        return milliseconds / 1000
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, as the access log says it: ``done``, ``client_left``, …"""
+        value: str = self.params.get("reason", "")
+        return value
+
+    def __repr__(self) -> str:
+        return f"<Closed {self.connection} {self.reason}>"
 
 
 def address(value: Any) -> Address | None:
@@ -58,9 +128,9 @@ class Question:
         return value
 
     @property
-    def event(self) -> str:
-        """Why we are asked: ``"data"``, bytes have come."""
-        value: str = self.params.get("event", "data")
+    def event(self) -> Event:
+        """Why we are asked: ``"data"`` (bytes have come), or one of the ``events`` that ``run`` was given."""
+        value: Event = self.params.get("event", "data")
         return value
 
     @property
@@ -78,6 +148,11 @@ class Question:
         """The listener, as it was given with ``-b``."""
         value: str = self.params.get("listener", "")
         return value
+
+    @property
+    def client_hello(self) -> ClientHello | None:
+        """What the client says that speaks TLS through tproxy; None if its bytes are no TLS."""
+        return client_hello(self.params.get("client_hello"))
 
     @property
     def state(self) -> Any:

@@ -1,31 +1,22 @@
-"""Serving a router: what each message of tproxy means, and the loop for plain functions."""
+"""A router: the user's functions, and what each message of tproxy means."""
 
 from __future__ import annotations
 
 import inspect
 import os
-import socket
 import sys
-import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
-from ._question import Question
+from ._question import EVENTS, Closed, Event, Question
 from ._verdict import Attachment, encode, json_text
 from ._wire import NotASocket, Wire, log, take_over
 
 PROTOCOL = 1
 
-#: Answers wait for those that were read along with them, but not longer than this: a batch of
-#: slow questions must not look like a router that hangs.
-BATCH_SECONDS = 0.002
-
 #: tproxy keeps a little less of an error's text.
 ERROR_TEXT_MAX = 300
-
-#: So many remotes are kept as ready answers; a script may make up remotes without end.
-READY_ANSWERS_MAX = 4096
 
 PACKAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
@@ -34,9 +25,12 @@ def run(
     proxy: Callable[..., Any],
     *,
     proxy_error: Callable[..., Any] | None = None,
+    closed: Callable[..., Any] | None = None,
+    events: Iterable[Event] = (),
     name: str | None = None,
     max_in_flight: int | None = None,
     threads: int = 1,
+    listen: str | os.PathLike[str] | None = None,
 ) -> None:
     """Be a router: answer tproxy's questions with ``proxy`` until tproxy is done with us.
 
@@ -44,13 +38,34 @@ def run(
     one connection at a time, or for ``threads`` at a time. An ``async def`` runs as a task of its
     own for each question.
 
-    ``proxy_error(client, error)`` is asked when a remote failed. It returns None, or bytes to close
-    with. ``name`` stands in tproxy's log. ``max_in_flight`` is how many questions tproxy may have
-    open here: 64 unless given, 1024 for an ``async def``.
+    ``events`` names when to be asked besides ``"data"``: ``"connect"``, ``"silence"``, ``"eof"``,
+    ``"timeout"``. ``proxy_error(client, error)`` is asked when a remote failed. It returns None,
+    bytes to close with, or a verdict with another remote. ``closed(connection)`` is told of each
+    connection's end. ``name`` stands in tproxy's log. ``max_in_flight`` is how many questions tproxy
+    may have open here: 64 unless given, 1024 for an ``async def``.
+
+    With ``listen``, a path, tproxy does not start the router but connects to it (``--router
+    unix:/path``), with all its workers. The same goes for a socket that systemd hands over.
     """
-    router = Router(proxy, proxy_error=proxy_error, name=name, max_in_flight=max_in_flight, threads=threads)
+    router = Router(
+        proxy,
+        proxy_error=proxy_error,
+        closed=closed,
+        events=events,
+        name=name,
+        max_in_flight=max_in_flight,
+        threads=threads,
+    )
+    from ._listen import Unusable, listener_for, serve_listening
+
     try:
+        listener = listener_for(listen)
+        if listener is not None:
+            serve_listening(router, listener)
+            return
         wire = take_over()
+    except Unusable as error:
+        sys.exit(f"tproxy: {error}")
     except NotASocket:
         script = os.path.basename(sys.argv[0]) or "route.py"
         sys.exit(
@@ -72,6 +87,8 @@ def serve(router: Router, wire: Wire) -> None:
 
         serve_threads(router, wire)
     else:
+        from ._plain import serve_plain
+
         serve_plain(router, wire)
 
 
@@ -83,20 +100,25 @@ class Router:
         proxy: Callable[..., Any],
         *,
         proxy_error: Callable[..., Any] | None = None,
+        closed: Callable[..., Any] | None = None,
+        events: Iterable[str] = (),
         name: str | None = None,
         max_in_flight: int | None = None,
         threads: int = 1,
     ) -> None:
         if not callable(proxy):
             raise TypeError(f"proxy must be a function, not {type(proxy).__name__}")
-        if proxy_error is not None and not callable(proxy_error):
-            raise TypeError(f"proxy_error must be a function, not {type(proxy_error).__name__}")
+        for function, called in ((proxy_error, "proxy_error"), (closed, "closed")):
+            if function is not None and not callable(function):
+                raise TypeError(f"{called} must be a function, not {type(function).__name__}")
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, not {threads}")
         self.proxy = proxy
         self.proxy_error = proxy_error
+        self.closed = closed
+        self.events = checked_events(events)
         self.wants_question = wants_question(proxy)
-        self.is_async = is_async(proxy) or (proxy_error is not None and is_async(proxy_error))
+        self.is_async = any(is_async(function) for function in (proxy, proxy_error, closed) if function is not None)
         self.threads = threads
         self.name = name or os.path.basename(sys.argv[0]) or "python"
         if max_in_flight is None:
@@ -107,10 +129,13 @@ class Router:
 
     def hello(self) -> dict[str, Any]:
         methods = ["proxy"] + (["proxy_error"] if self.proxy_error else []) + ["cancel", "shutdown"]
+        if self.closed is not None:
+            methods.append("closed")
         return {
             "protocol": PROTOCOL,
             "name": self.name,
             "methods": methods,
+            "events": self.events,
             "max_in_flight": self.max_in_flight,
         }
 
@@ -129,6 +154,23 @@ class Router:
 
         assert self.proxy_error is not None
         return self.proxy_error(ClientConnection(params), error_from(params))
+
+    def is_closed(self, message: Any) -> bool:
+        """Whether a message is a notice for the user's ``closed``."""
+        return (
+            self.closed is not None
+            and isinstance(message, dict)
+            and message.get("method") == "closed"
+            and isinstance(message.get("params"), dict)
+        )
+
+    def tell_closed(self, message: Mapping[str, Any]) -> Any:
+        """Call the user's ``closed``. Returns what may be something to await."""
+        assert self.closed is not None
+        try:
+            return self.closed(Closed(message["params"]))
+        except Exception as error:
+            log_failure(error)
 
     def is_question(self, message: Any) -> bool:
         """Whether a message is for the user's functions and not for us."""
@@ -173,14 +215,7 @@ def error_line(ident: Any, code: int, message: str) -> str:
 
 def failure_line(ident: Any, error: BaseException) -> str:
     """Log an exception of the user's function; its connection alone is hurt."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(PACKAGE_FOLDER):
-        frames = frames.tb_next  # ours: they tell the user nothing
-    try:
-        sys.stderr.write("".join(traceback.format_exception(type(error), error, frames)))
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        pass
+    log_failure(error)
     try:
         text = str(error)
     except Exception:
@@ -190,6 +225,22 @@ def failure_line(ident: Any, error: BaseException) -> str:
     # Half a character (a lone surrogate) is no text to other languages.
     message = message[:ERROR_TEXT_MAX].encode("utf-8", "backslashreplace").decode()
     return error_line(ident, -32000, message)
+
+
+def log_failure(error: BaseException) -> None:
+    """The traceback of an exception of the user's function, from the user's own first line on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(PACKAGE_FOLDER):
+        frames = frames.tb_next  # ours: they tell the user nothing
+    try:
+        sys.stderr.write("".join(traceback.format_exception(type(error), error, frames)))
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def is_hello(message: Any) -> bool:
+    return isinstance(message, dict) and message.get("method") == "hello" and "id" in message
 
 
 def cancelled_line(ident: Any) -> str:
@@ -203,6 +254,17 @@ def cancelled_id(message: Any) -> Any:
         if isinstance(params, dict) and isinstance(params.get("id"), int):
             return params["id"]
     return None
+
+
+def checked_events(events: Iterable[str]) -> list[str]:
+    """The events as tproxy wants them, each once."""
+    if isinstance(events, str):
+        raise TypeError(f"events must be a list, as in events=[{events!r}]")
+    names = list(dict.fromkeys(events))
+    for name in names:
+        if name not in EVENTS:
+            raise ValueError(f"events: {name!r} is none of {', '.join(EVENTS)}")
+    return [name for name in names if name != "data"]  # which is always asked
 
 
 def wants_question(proxy: Callable[..., Any]) -> bool:
@@ -224,129 +286,3 @@ def is_async(function: Callable[..., Any]) -> bool:
     function = inspect.unwrap(function)
     call = getattr(function, "__call__", None)  # noqa: B004 (an object's own may be async)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
-
-
-def serve_plain(router: Router, wire: Wire) -> None:
-    """One question after the other in this thread; the answers of one read in one write.
-
-    This is the loop that decides how many connections a second a router can take: the common
-    question and the common verdict go through as few steps as can be.
-    """
-    proxy = router.proxy
-    wants_question = router.wants_question
-    monotonic = time.monotonic
-    ready: dict[Any, str] = {}
-    cancelled: set[int] = set()
-    answers: list[str] = []
-    #: Read while others were still being answered, and when the first of it was.
-    later: list[Any] = []
-    received_later = 0.0
-
-    def tell(text: str) -> None:
-        answers.append(text)
-        flush(wire, answers)
-
-    try:
-        while later or not wire.ended:
-            if later:
-                messages, later, received = later, [], received_later
-            else:
-                messages = wire.read()
-                received = monotonic()
-            written = monotonic()
-            for message in messages:
-                try:
-                    ident = message["id"]
-                    params = message["params"]
-                    data = params["data"].encode("latin-1")
-                    is_plain = message["method"] == "proxy" and type(ident) is int and not cancelled
-                except (KeyError, TypeError, AttributeError, UnicodeEncodeError):
-                    is_plain = False
-                if is_plain:
-                    try:
-                        if wants_question:
-                            verdict = proxy(data, Question(ident, params, data, received, tell))
-                        else:
-                            verdict = proxy(data)
-                    except Exception as error:
-                        answers.append(failure_line(ident, error))
-                    else:
-                        tail = None
-                        if type(verdict) is dict and len(verdict) == 1:
-                            try:  # faster than contextlib.suppress
-                                tail = ready.get(verdict["remote"])
-                            except (KeyError, TypeError):
-                                pass
-                        if tail is not None:
-                            answers.append(f'{{"jsonrpc":"2.0","id":{ident}{tail}')
-                        else:
-                            finish(wire, ident, "proxy", verdict, answers, ready)
-                else:
-                    handle(router, wire, message, received, tell, answers, cancelled, ready)
-                if monotonic() - written > BATCH_SECONDS:
-                    flush(wire, answers)
-                    # Whoever has left meanwhile need not be decided about.
-                    more = wire.read(socket.MSG_DONTWAIT)
-                    cancelled.update(ident for ident in map(cancelled_id, more) if ident is not None)
-                    written = monotonic()
-                    if not later:
-                        received_later = written
-                    later += more
-                    if wire.ended and wire.is_hung_up():
-                        return  # nobody is there to hear the rest
-            flush(wire, answers)
-    finally:
-        flush(wire, answers)  # the function ended the process: those before it have their answers
-
-
-def flush(wire: Wire, answers: list[str]) -> None:
-    if answers:
-        wire.write("".join(answers))
-        answers.clear()
-
-
-def finish(wire: Wire, ident: Any, method: str, returned: Any, answers: list[str], ready: dict[Any, str]) -> None:
-    """Answer with any verdict, and keep it ready if it is but a remote."""
-    try:
-        text, attachment = answer_text(method, returned)
-    except Exception as error:
-        answers.append(failure_line(ident, error))
-        return
-    if attachment is not None:
-        flush(wire, answers)
-        wire.write_with(result_line(ident, text), attachment)
-        return
-    answers.append(result_line(ident, text))
-    if type(returned) is dict and len(returned) == 1:
-        remote = returned.get("remote")
-        if type(remote) is str or (type(remote) is tuple and all(type(part) in (str, int, bytes) for part in remote)):
-            if len(ready) >= READY_ANSWERS_MAX:
-                ready.clear()
-            ready[remote] = f',"result":{text}}}\n'
-
-
-def handle(
-    router: Router,
-    wire: Wire,
-    message: Any,
-    received: float,
-    tell: Callable[[str], None],
-    answers: list[str],
-    cancelled: set[int],
-    ready: dict[Any, str],
-) -> None:
-    """Whatever is not the common question."""
-    left = cancelled_id(message)
-    if left is not None:
-        cancelled.discard(left)
-    elif not router.is_question(message):
-        answers.append(router.other(message))
-    elif message["id"] in cancelled:
-        answers.append(cancelled_line(message["id"]))
-    else:
-        try:
-            returned = router.call(message, received, tell)
-        except Exception as error:
-            answers.append(failure_line(message["id"], error))
-        else:
-            finish(wire, message["id"], message["method"], returned, answers, ready)

@@ -12,34 +12,37 @@ import traceback
 import types
 from typing import Any, Callable
 
+from ._listen import Unusable, listener_for, serve_listening
 from ._router import PACKAGE_FOLDER, Router, serve
 from ._wire import NotASocket, log, take_over
 
-USAGE = "usage: python3 -m tproxy.runner [--cfg JSON] SCRIPT.py | module | module:object"
+USAGE = "usage: python3 -m tproxy.runner [--cfg JSON] [--listen PATH] SCRIPT.py | module | module:object"
 
 #: A script's name in sys.modules. Its file's name could be that of a standard module.
 SCRIPT_NAME = "_route"
 
 
-class Unusable(Exception):
-    """The script cannot be served; the text says why."""
-
-
 def main(arguments: list[str]) -> int:
     """Serve the script of the command line. Returns the exit status."""
     try:
-        cfg, target, rest = parse(arguments)
+        options, target, rest = parse(arguments)
     except Unusable as error:
         print(f"tproxy: {error}\n{USAGE}", file=sys.stderr)
         return 2
+    wire = None
     try:
-        wire = take_over()  # first, so that what the script prints while it loads is harmless
+        listener = listener_for(options.listen)
+        if listener is None:
+            wire = take_over()  # first, so that what the script prints while it loads is harmless
+    except Unusable as error:
+        log(str(error))
+        return 1
     except NotASocket:
         log(f"standard input is not a socket from tproxy; start the script with: tproxy {target}")
         return 2
     sys.argv = [target, *rest]
     try:
-        script = load(target, cfg)
+        script = load(target, options.cfg)
         router = router_of(script, target)
     except Unusable as error:
         log(str(error))
@@ -47,33 +50,47 @@ def main(arguments: list[str]) -> int:
     except Exception as error:
         print_failure(target, error)
         return 1
-    serve(router, wire)
+    if listener is not None:
+        serve_listening(router, listener)
+    elif wire is not None:
+        serve(router, wire)
     return 0
 
 
-def parse(arguments: list[str]) -> tuple[Any, str, list[str]]:
-    cfg: Any = {}
+class Options:
+    """Those of the command line."""
+
+    def __init__(self) -> None:
+        self.cfg: Any = {}
+        self.listen: str | None = None
+
+
+def parse(arguments: list[str]) -> tuple[Options, str, list[str]]:
+    options = Options()
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
         if option == "--":
             break
         name, equals, value = option.partition("=")
-        if name != "--cfg":
+        if name not in ("--cfg", "--listen"):
             raise Unusable(f"unknown option {option}")
         if not equals:
             if not rest:
-                raise Unusable("--cfg needs a value")
+                raise Unusable(f"{name} needs a value")
             value = rest.pop(0)
+        if name == "--listen":
+            options.listen = value
+            continue
         try:
-            cfg = json.loads(value)
+            options.cfg = json.loads(value)
         except ValueError as error:
             raise Unusable(f"--cfg is not JSON: {error}") from None
-        if not isinstance(cfg, dict):
+        if not isinstance(options.cfg, dict):
             raise Unusable("--cfg is not a JSON object")
     if not rest:
         raise Unusable("no script given")
-    return cfg, rest[0], rest[1:]
+    return options, rest[0], rest[1:]
 
 
 class FreshLoader(importlib.machinery.SourceFileLoader):
@@ -156,10 +173,24 @@ def router_of(script: Any, target: str) -> Router:
         if callable(getattr(script, name, None)):
             log(f"{name} in {target} is not available in this version and will not be called")
     name = target if not os.path.isfile(target) else os.path.basename(target)
+    closed = getattr(script, "closed", None)
     try:
-        return Router(proxy, proxy_error=getattr(script, "proxy_error", None), name=name)
-    except TypeError as error:
+        return Router(
+            proxy,
+            proxy_error=getattr(script, "proxy_error", None),
+            closed=closed if callable(closed) else None,  # an old script's may be a mere variable
+            events=script_events(script),
+            name=name,
+        )
+    except (TypeError, ValueError) as error:
         raise Unusable(f"{target}: {error}") from None
+
+
+def script_events(script: Any) -> Any:
+    """The script's ``events``, if it is a list of texts; old scripts may use the name for something else."""
+    events = getattr(script, "events", None)
+    is_list = isinstance(events, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in events)
+    return events if is_list and events else ()
 
 
 def print_failure(target: str, error: BaseException) -> None:

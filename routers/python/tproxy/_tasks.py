@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
-from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, result_line
+from . import _notices
+from ._listen import accept
+from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, log_failure, result_line
 from ._verdict import Attachment
 from ._wire import Wire
 
@@ -22,7 +24,29 @@ def serve_tasks(router: Router, wire: Wire) -> None:
     asyncio.run(Tasks(router, wire).serve())
 
 
+def serve_tasks_listening(router: Router, listener: socket.socket) -> None:
+    asyncio.run(listen(router, listener))
+
+
+async def listen(router: Router, listener: socket.socket) -> None:
+    """All conversations on one loop."""
+    conversations: set[asyncio.Task[None]] = set()
+
+    def accept_one() -> None:
+        wire = accept(listener)
+        if wire is not None:
+            conversation = asyncio.ensure_future(Tasks(router, wire).serve_and_close())
+            conversations.add(conversation)
+            conversation.add_done_callback(conversations.discard)
+
+    listener.setblocking(False)
+    asyncio.get_running_loop().add_reader(listener.fileno(), accept_one)
+    await asyncio.Event().wait()  # for ever: a signal ends us
+
+
 class Tasks:
+    """One conversation with a tproxy."""
+
     def __init__(self, router: Router, wire: Wire) -> None:
         self._router = router
         self._wire = wire
@@ -34,6 +58,15 @@ class Tasks:
         self._unsent_attachment: Attachment | None = None
         self._is_flush_due = False
         self._is_writer = False
+        self._is_closed = False
+
+    async def serve_and_close(self) -> None:
+        """Serve one socket of several."""
+        try:
+            await self.serve()
+        finally:
+            self._is_closed = True
+            self._wire.sock.close()
 
     async def serve(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -42,6 +75,7 @@ class Tasks:
         self._loop.add_reader(fd, self._read)
         await self._ended
         self._loop.remove_reader(fd)
+        _notices.end(self._put_from_anywhere)
         tasks = list(self._tasks.values())
         if self._wire.is_hung_up():
             for task in tasks:  # nobody is there to hear the rest
@@ -63,10 +97,16 @@ class Tasks:
                     task.cancel()
             elif self._router.is_question(message):
                 self._start(message["id"], self._answer(message, received))
+            elif self._router.is_closed(message):
+                returned = self._router.tell_closed(message)
+                if hasattr(returned, "__await__"):
+                    self._start(object(), self._await_closed(returned))
             else:
                 text = self._router.other(message)
                 if text:
                     self._put(text)
+                if is_hello(message):
+                    _notices.begin(self._put_from_anywhere)
         if self._wire.ended:
             self._end()
 
@@ -84,8 +124,14 @@ class Tasks:
 
     def _finished(self, ident: Any, task: asyncio.Task[None]) -> None:
         self._tasks.pop(ident, None)
-        if task.cancelled():
+        if task.cancelled() and type(ident) is not object:
             self._put(cancelled_line(ident))  # before it had started
+
+    async def _await_closed(self, returned: Any) -> None:
+        try:
+            await returned
+        except Exception as error:
+            log_failure(error)
 
     async def _answer(self, message: Any, received: float) -> None:
         ident, method = message["id"], message["method"]
@@ -108,9 +154,19 @@ class Tasks:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
 
+    def _put_from_anywhere(self, text: str) -> None:
+        """The same from other threads and from signal handlers, which do not wake the loop."""
+        self._waiting.append((text, None))
+        try:
+            self._loop.call_soon_threadsafe(self._flush)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is there to hear it
+
     def _flush(self) -> None:
         """Write what has gathered in this turn of the loop; what the socket does not take, later."""
         self._is_flush_due = False
+        if self._is_closed:
+            return  # of a task that somebody else keeps
         try:
             while self._unsent or self._waiting:
                 if not self._unsent:

@@ -3,99 +3,137 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
-from collections import deque
-from typing import Any, Optional
+from typing import Any
 
-from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, result_line
-from ._verdict import Attachment
-from ._wire import Wire
-
-Answer = tuple[str, Optional[Attachment]]
+from . import _notices
+from ._listen import accept
+from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, log_failure, result_line
+from ._wire import Outbox, Wire
 
 
-class Outbox:
-    """Answers of many threads on one wire. Whoever finds it free writes for all."""
+class Pool:
+    """The threads, and what they are to do: a message, when it was read, and whose it is."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._waiting: deque[Answer] = deque()
-        self._lock = threading.Lock()
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._waiting: queue.SimpleQueue[tuple[Any, float, Conversation] | None] = queue.SimpleQueue()
+        # Daemons: a function that hangs must not keep the process when tproxy is done with it.
+        self._threads = [
+            threading.Thread(target=self._work, name=f"router-{n}", daemon=True) for n in range(router.threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def put(self, text: str, attachment: Attachment | None = None) -> None:
-        self._waiting.append((text, attachment))
-        # Asked again after the lock is free: an answer may have come when it was just being given up.
-        while self._waiting and self._lock.acquire(blocking=False):
+    def put(self, message: Any, received: float, conversation: Conversation) -> None:
+        self._waiting.put((message, received, conversation))
+
+    def finish(self) -> None:
+        """Wait until all is done."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            item = self._waiting.get()
+            if item is None:
+                return
+            message, received, conversation = item
+            if "id" in message:
+                conversation.answer(message, received)
+            else:
+                try:
+                    self._router.tell_closed(message)
+                except BaseException as error:  # an exit here would end the thread and nothing else
+                    log_failure(error)
+
+
+class Conversation:
+    """One with a tproxy: a thread reads, those of the pool answer."""
+
+    def __init__(self, router: Router, wire: Wire, pool: Pool) -> None:
+        self.wire = wire
+        self.outbox = Outbox(wire)
+        self._router = router
+        self._pool = pool
+        self._cancelled: set[int] = set()
+        self._open_ids: set[Any] = set()
+
+    def read(self) -> None:
+        """Read until the end."""
+        router, wire = self._router, self.wire
+        put = self.outbox.put
+        try:
+            while not wire.ended:
+                for message in wire.read():
+                    left = cancelled_id(message)
+                    if left is not None:
+                        if left in self._open_ids:
+                            self._cancelled.add(left)
+                            if left not in self._open_ids:  # answered in between
+                                self._cancelled.discard(left)
+                    elif router.is_question(message):
+                        self._open_ids.add(message["id"])
+                        self._pool.put(message, time.monotonic(), self)
+                    elif router.is_closed(message):
+                        self._pool.put(message, 0, self)
+                    else:
+                        text = router.other(message)
+                        if text:
+                            put(text)
+                        if is_hello(message):
+                            _notices.begin(put)
+        finally:
+            _notices.end(put)
+
+    def answer(self, message: Any, received: float) -> None:
+        ident, method = message["id"], message["method"]
+        attachment = None
+        if ident in self._cancelled:
+            self._cancelled.discard(ident)
+            text = cancelled_line(ident)
+        else:
             try:
-                self._write()
-            finally:
-                self._lock.release()
+                returned = self._router.call(message, received, self.outbox.put)
+                text, attachment = answer_text(method, returned)
+                text = result_line(ident, text)
+            except BaseException as error:  # an exit here would end the thread and nothing else
+                text = failure_line(ident, error)
+        if attachment is None:
+            self.outbox.put(text)
+        else:
+            self.outbox.put_with(text, attachment)
+        self._open_ids.discard(ident)
+        self._cancelled.discard(ident)
 
-    def _write(self) -> None:
-        lines: list[str] = []
-        while self._waiting:
-            text, attachment = self._waiting.popleft()
-            if attachment is None:
-                lines.append(text)
-                continue
-            if lines:
-                self._wire.write("".join(lines))
-                lines = []
-            self._wire.write_with(text, attachment)
-        if lines:
-            self._wire.write("".join(lines))
+    def read_and_close(self) -> None:
+        """The same for one socket of several: it is closed once all is answered."""
+        try:
+            self.read()
+            while self._open_ids and not self.wire.is_hung_up():
+                time.sleep(0.01)
+        finally:
+            self.outbox.close()
 
 
 def serve_threads(router: Router, wire: Wire) -> None:
-    questions: queue.SimpleQueue[tuple[Any, float] | None] = queue.SimpleQueue()
-    outbox = Outbox(wire)
-    cancelled: set[int] = set()
-    open_ids: set[Any] = set()
-
-    def answer() -> None:
-        while True:
-            item = questions.get()
-            if item is None:
-                return
-            message, received = item
-            ident, method = message["id"], message["method"]
-            attachment = None
-            if ident in cancelled:
-                cancelled.discard(ident)
-                text = cancelled_line(ident)
-            else:
-                try:
-                    text, attachment = answer_text(method, router.call(message, received, outbox.put))
-                    text = result_line(ident, text)
-                except BaseException as error:  # an exit here would end the thread and nothing else
-                    text = failure_line(ident, error)
-            open_ids.discard(ident)
-            cancelled.discard(ident)
-            outbox.put(text, attachment)
-
-    # Daemons: a function that hangs must not keep the process when tproxy is done with it.
-    threads = [threading.Thread(target=answer, name=f"router-{n}", daemon=True) for n in range(router.threads)]
-    for thread in threads:
-        thread.start()
-    while not wire.ended:
-        for message in wire.read():
-            left = cancelled_id(message)
-            if left is not None:
-                if left in open_ids:
-                    cancelled.add(left)
-                    if left not in open_ids:  # answered in between
-                        cancelled.discard(left)
-            elif router.is_question(message):
-                open_ids.add(message["id"])
-                questions.put((message, time.monotonic()))
-            else:
-                text = router.other(message)
-                if text:
-                    outbox.put(text)
+    pool = Pool(router)
+    conversation = Conversation(router, wire, pool)
+    conversation.read()
     if wire.is_hung_up():
         return  # nobody is there to hear the rest
-    for _ in threads:
-        questions.put(None)
-    for thread in threads:
-        thread.join()
+    pool.finish()
+    conversation.outbox.flush()
+
+
+def serve_threads_listening(router: Router, listener: socket.socket) -> None:
+    pool = Pool(router)
+    while True:
+        wire = accept(listener)
+        if wire is not None:
+            conversation = Conversation(router, wire, pool)
+            threading.Thread(target=conversation.read_and_close, name="reader", daemon=True).start()

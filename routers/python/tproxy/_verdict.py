@@ -9,13 +9,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable, TypedDict, Union
+from typing import Any, Callable, Literal, TypedDict, Union
 
 #: Bytes for a client or a remote. A ``str`` is taken as latin-1.
 ByteString = Union[bytes, bytearray, memoryview, str]
 
 #: ``"host:port"``, ``"[v6]:port"``, ``"unix:/path"`` or ``(host, port)``.
 Remote = Union[str, bytes, tuple[Union[str, bytes], Union[int, str]], list[Union[str, int]]]
+
+
+#: What a cached verdict is found by.
+CacheKey = Literal["listener", "client", "host", "sni", "data"]
+
+
+class Cache(TypedDict):
+    """Use a verdict for further connections, without asking again."""
+
+    #: What decided: connections for which all of these are equal get the same verdict.
+    key: CacheKey | list[CacheKey]
+    #: For how long, in seconds.
+    ttl: float
 
 
 class Verdict(TypedDict, total=False):
@@ -40,6 +53,7 @@ class Verdict(TypedDict, total=False):
     bind: str
     tags: list[str]
     note: str
+    cache: Cache
 
 
 #: A longer line than this is a broken router to tproxy, so one verdict may not grow that long.

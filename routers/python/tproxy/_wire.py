@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 from ._verdict import Attachment
@@ -72,6 +73,66 @@ def take_over() -> Wire:
 
 class NotASocket(Exception):
     """Standard input is not tproxy's socket."""
+
+
+class Outbox:
+    """Lines of any thread, and of a signal handler, for one wire.
+
+    They leave in the order in which they came here. Nobody writes between the two halves of
+    another's line: whoever holds the lock writes for all.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        #: Appending here is all that an answer needs; ``flush`` comes once for all of a batch.
+        self.lines: list[str] = []
+        self._lock = threading.Lock()
+        self._is_closed = False
+
+    def put(self, line: str) -> None:
+        """Write a line, or leave it to whoever is writing."""
+        self.lines.append(line)
+        self._write_if_free()
+
+    def put_with(self, line: str, attachment: Attachment) -> None:
+        """Write a line that has a descriptor with it, in a write of its own."""
+        with self._lock:
+            self._write()
+            if self._is_closed:
+                attachment.close()
+            else:
+                self._wire.write_with(line, attachment)
+        self._write_if_free()
+
+    def flush(self) -> None:
+        """Write all that is there, and return when it is written."""
+        if self.lines:
+            with self._lock:
+                self._write()
+            self._write_if_free()
+
+    def close(self) -> None:
+        """Close the socket. What other threads still put here is dropped."""
+        with self._lock:
+            self._write()
+            self._is_closed = True
+            self._wire.sock.close()
+
+    def _write_if_free(self) -> None:
+        # Asked again after the lock is free: a line may have come when it was just being given up,
+        # or of a signal handler, which must not wait for the lock of the thread that it interrupts.
+        while self.lines and self._lock.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._lock.release()
+
+    def _write(self) -> None:
+        lines = self.lines[:]
+        if lines:
+            del self.lines[: len(lines)]  # not clear(): others may have appended
+            if not self._is_closed:
+                self._wire.write("".join(lines))
 
 
 class Wire:
