@@ -2,6 +2,7 @@
 #include "CLinux.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -128,6 +129,22 @@ int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, i
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return result;
+}
+
+int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count) {
+    // In this order: whoever is not root any more may change no group.
+    if (setgroups(count, groups) != 0) return errno;
+    if (setresgid(group, group, group) != 0) return errno;
+    if (setresuid(user, user, user) != 0) return errno;
+    uid_t real, effective, saved;
+    if (getresuid(&real, &effective, &saved) != 0) return errno;
+    if (real != user || effective != user || saved != user) return EPERM;
+    // A capability that survived (securebits) would show here.
+    if (user != 0 && (setuid(0) == 0 || seteuid(0) == 0)) return EPERM;
+    if (user != 0 && group != 0 && setegid(0) == 0) return EPERM;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno;
+    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return errno;
+    return 0;
 }
 
 int tp_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); }

@@ -77,11 +77,14 @@ public struct Inheritance: Equatable, Sendable {
     /// What the listeners were bound by, in the order of their descriptors.
     public var binds: [BindAddress]
     public var settings: Settings
+    /// Whom it is to become, nil to stay what it is.
+    public var identity: UserIdentity?
 
     public init(
         serial: UInt64, slot: Int, generation: UInt64, arbiter: Int32, softDescriptorLimit: UInt64,
-        binds: [BindAddress], settings: Settings
+        binds: [BindAddress], settings: Settings, identity: UserIdentity? = nil
     ) {
+        self.identity = identity
         self.serial = serial
         self.slot = slot
         self.generation = generation
@@ -119,6 +122,11 @@ public struct Inheritance: Equatable, Sendable {
             Record("control", String(Self.controlDescriptor)),
             Record("scoreboard", String(Self.scoreboardDescriptor)),
         ]
+        if let identity {
+            records.append(Record("user", String(identity.user)))
+            records.append(Record("group", String(identity.group)))
+            records += identity.groups.map { Record("groups", String($0)) }
+        }
         records += binds.map { Record("listener", $0.description) }
         records += settings.records.map { Record("settings." + $0.key, $0.value) }
         return InheritedDocument(role: .worker, records: records).encoded()
@@ -140,6 +148,15 @@ public struct Inheritance: Equatable, Sendable {
         generation = try document.number("generation")
         arbiter = try document.number("arbiter")
         softDescriptorLimit = try document.number("softDescriptorLimit")
+        if document.records.contains(where: { $0.key == "user" }) {
+            var groups: [UInt32] = []
+            for record in document.records where record.key == "groups" {
+                guard let group = UInt32(record.value) else { throw .invalid(key: "groups", value: record.value) }
+                groups.append(group)
+            }
+            identity = UserIdentity(
+                user: try document.number("user"), group: try document.number("group"), groups: groups)
+        }
         binds = []
         for record in document.records where record.key == "listener" {
             guard let bind = BindAddress(record.value) else { throw .invalid(key: "listener", value: record.value) }
@@ -167,6 +184,8 @@ public struct WorkerInheritance: ~Copyable {
     /// For its routers.
     public let softDescriptorLimit: UInt64
     public let settings: Settings
+    /// Whom to become once everything is open, nil to stay what it is.
+    public let identity: UserIdentity?
 
     init(_ document: InheritedDocument) throws(InheritanceError) {
         let inheritance = try Inheritance(document)
@@ -202,6 +221,7 @@ public struct WorkerInheritance: ~Copyable {
         arbiter = inheritance.arbiter
         softDescriptorLimit = inheritance.softDescriptorLimit
         settings = inheritance.settings
+        identity = inheritance.identity
     }
 
     /// The control channel, for whoever serves it; the rest has been read by then.

@@ -27,6 +27,28 @@ public enum Process {
     /// The C function is `getppid`.
     public static var parent: Int32 { getppid() }
 
+    /// What permissions new files do not get. The C function is `umask`.
+    public static func setFileModeMask(_ mask: Int) { _ = umask(mode_t(truncatingIfNeeded: mask) & 0o777) }
+
+    /// Whether standard error is a file, which keeps what is written to it. The C function is `fstat`.
+    public static var writesErrorsToFile: Bool {
+        var status = stat()
+        return fstat(STDERR_FILENO, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+    }
+
+    /// Waits until a descriptor is readable. The C function is `poll`.
+    public static func waitUntilReadable(_ raw: Int32) {
+        var entry = pollfd(fd: raw, events: Int16(POLLIN), revents: 0)
+        while poll(&entry, 1, -1) < 0 && errno == EINTR {}
+    }
+
+    /// Waits for the end of a child. The C function is `waitid`, then `wait4`.
+    public static func waitForEnd(of pid: Int32) -> ExitStatus? {
+        var information = siginfo_t()
+        while waitid(P_PID, id_t(pid), &information, WEXITED | WNOWAIT) < 0 && errno == EINTR {}
+        return reap(pid)
+    }
+
     /// Whether there is a terminal whose signals this process gets. The C function is `open` of /dev/tty.
     public static var hasTerminal: Bool {
         let raw = Glibc.open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC)

@@ -4,7 +4,7 @@ import CLinux
 import Glibc
 
 /// The service manager that started us, if it wants to be told anything.
-public struct ServiceManager: ~Copyable {
+public final class ServiceManager {
     private let descriptor: Descriptor
     private let path: [UInt8]
     /// How often it wants to hear that we are alive, nil when it does not.

@@ -20,6 +20,7 @@ public enum WorkerProcess {
     public static func run(_ inheritance: consuming WorkerInheritance) -> Int32 {
         let settings = inheritance.settings
         let control = inheritance.control.raw
+        let identity = inheritance.identity
         let logFile: LogFile
         do throws(Errno) {
             logFile = try LogFile(settings)
@@ -34,6 +35,8 @@ public enum WorkerProcess {
             Signals.ignore([.hangUp, .user2, .terminalInput, .terminalOutput, .windowChanged, .interrupt, .brokenPipe])
             raiseDescriptorLimit(log)
             let worker = try Worker(inheritance, log: log, logFile: logFile)
+            // The logs are open, no router runs yet, and there is one thread.
+            if let identity, !become(identity, control, log) { return bootFailureStatus }
             return try worker.run()
         } catch {
             log.critical("the worker cannot go on: \(error)")
@@ -48,6 +51,16 @@ public enum WorkerProcess {
             if limits.soft < limits.hard { try Process.setSoftDescriptorLimit(limits.hard) }
         } catch {
             log.warning("the limit of open files could not be raised: \(error)")
+        }
+    }
+
+    private static func become(_ identity: UserIdentity, _ control: Int32, _ log: Logger) -> Bool {
+        do throws(Errno) {
+            try identity.assume()
+            return true
+        } catch {
+            complain(control, "workers cannot become user \(identity.user), group \(identity.group): \(error)")
+            return false
         }
     }
 

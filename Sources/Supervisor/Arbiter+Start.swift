@@ -1,9 +1,9 @@
 // How an arbiter comes to be: each step in its order, with the reason for it.
 
 import Addressing
-import Config
+public import Config
 import Control
-import Linux
+public import Linux
 import Logging
 import Logs
 import Reactor
@@ -28,9 +28,9 @@ extension Arbiter {
 
     /// Nil when a signal ended it before it served.
     static func start(
-        _ settings: Settings, _ invocation: Invocation, _ origin: SuccessionInheritance?, _ log: Logger,
-        _ logFile: LogFile
+        _ settings: Settings, _ launch: Launch, _ identity: UserIdentity?, _ log: Logger, _ logFile: LogFile
     ) throws(StartFailure) -> Arbiter? {
+        let origin = launch.origin
         // First of all: a signal that comes from now on waits until the loop reads it. What whoever started us ignored
         // must not stay ignored: without SIGCHLD workers would vanish unseen.
         Signals.restoreDefaults(Signal.handled)
@@ -44,7 +44,7 @@ extension Arbiter {
         ProcessTitle.set("tproxy: master [\(settings.name)]")
 
         // Before the workers, and only here: they share our sockets, so none of their deaths loses a client's SYN.
-        let listeners = try bind(settings, origin, log, signals)
+        let listeners = try bind(settings, launch, identity, log, signals)
         guard let listeners else { return nil }
         let filesLeft = origin?.closeRest() ?? []
         for listener in listeners.listeners { log.info("listening on \(listener.address)") }
@@ -64,9 +64,12 @@ extension Arbiter {
             }
             return poller
         }
+        let serviceManager = ServiceManager(environment: Process.environment())
+        let isWatched = serviceManager?.watchdogMicroseconds != nil
         let before = origin?.succession
         return Arbiter(
-            settings: settings, log: log, logFile: logFile, invocation: invocation,
+            settings: settings, log: log, logFile: logFile, launch: launch, identity: identity,
+            serviceManager: serviceManager, nextPing: isWatched ? .now() : nil,
             softDescriptorLimit: before?.softDescriptorLimit ?? raisedFrom, signals: signals, poller: poller,
             listeners: listeners, segment: segment, scoreboard: board, pidFile: pidFile, origin: origin,
             filesLeft: filesLeft,
@@ -76,14 +79,13 @@ extension Arbiter {
     }
 
     private static func bind(
-        _ settings: Settings, _ origin: SuccessionInheritance?, _ log: Logger,
+        _ settings: Settings, _ launch: Launch, _ identity: UserIdentity?, _ log: Logger,
         _ signals: borrowing SignalDescriptor
     ) throws(StartFailure) -> ListenerSet? {
-        let activated = (origin?.succession.listeners ?? []).filter(\.isActivated).map(\.bind)
         do throws(ListenError) {
             return try ListenerSet.bind(
-                settings.binds + activated.filter { !settings.binds.contains($0) }, activated: Set(activated),
-                backlog: settings.backlog, passedOn: { origin?.take($0) },
+                launch.binds(settings), activated: Set(launch.activated), backlog: settings.backlog,
+                owner: identity, passedOn: { launch.origin?.take($0) },
                 pause: { reason in
                     log.warning("\(reason); trying again in \(Limits.bindPauseMilliseconds) ms")
                     return !isToldToStop(signals, within: Int64(Limits.bindPauseMilliseconds), log)
@@ -148,6 +150,13 @@ extension Arbiter {
             return try body()
         } catch {
             throw .scoreboard(error)
+        }
+    }
+
+    /// Makes the logs, where there are none, so that workers can open them again when they have become somebody else.
+    public static func provideLogs(_ settings: Settings, _ identity: UserIdentity) {
+        for case let path? in [settings.logFile, settings.accessLog] where path != Settings.standardError {
+            identity.provideFile(path)
         }
     }
 }

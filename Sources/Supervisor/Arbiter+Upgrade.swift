@@ -32,14 +32,14 @@ extension Arbiter {
             let handle = try startSuccessor(generation, lastSerial)
             successors[handle.pid] = handle
             events.append(.successorSpawned(pid: handle.pid))
-            say(.upgrading(pid: handle.pid, path: invocation.path))
+            say(.upgrading(pid: handle.pid, path: launch.invocation.path))
             let token = Token(
                 slot: UInt32(bitPattern: handle.pid), generation: 0, kind: Kind.successor.rawValue)
             // Without it we would only notice its end.
             try poller.add(handle.channel.raw, .readable, token)
         } catch {
             guard successors.isEmpty else { return log.error("the successor cannot be heard: \(error)") }
-            events.append(.successorFailed("\(invocation.path) cannot be started: \(error)"))
+            events.append(.successorFailed("\(launch.invocation.path) cannot be started: \(error)"))
         }
     }
 
@@ -56,7 +56,7 @@ extension Arbiter {
                 Succession.Listener(bind: $0.bind, file: $0.file, isActivated: $0.isActivated)
             })
         let pid = try succession.spawnSuccessor(
-            invocation, channel: theirs, sockets: listeners.listeners.map { $0.descriptor.raw })
+            launch.invocation, channel: theirs, sockets: listeners.listeners.map { $0.descriptor.raw })
         return SuccessorHandle(pid: pid, channel: channel)
     }
 
@@ -76,6 +76,7 @@ extension Arbiter {
 
     /// The successor has ended, or will, and has given up our name; or it was killed, and its pid file is stale.
     mutating func takeBack() {
+        serviceManager?.tell(["MAINPID=\(Process.pid)"])
         guard let path = pidFile?.path, path.hasSuffix(Self.oldSuffix) else { return }
         do throws(PidFile.Failure) {
             try pidFile?.move(to: String(path.dropLast(Self.oldSuffix.count)))
@@ -86,6 +87,7 @@ extension Arbiter {
 
     mutating func handOver() {
         guard let pid = core.successor, let handle = successors[pid] else { return }
+        serviceManager?.tell(["MAINPID=\(pid)"])
         handle.channel.send(.takeOver)
         hasHandedOver = true
         if let pidFile = pidFile.take() { pidFile.remove() }
@@ -129,11 +131,13 @@ extension Arbiter {
     mutating func closeListeners() {
         let isBackingOut = origin?.succession.isUpgrade == true
         listeners.close(keepingFiles: isBackingOut || hasHandedOver)
-        guard isBackingOut else { return }
+        guard isBackingOut, let origin else { return }
+        // From us as well: it listens to the main process, and that is us until then.
+        serviceManager?.tell(["MAINPID=\(origin.succession.origin)"])
         // The older one takes its name back as soon as it hears of it, however long we still drain.
         if let pidFile = pidFile.take() { pidFile.remove() }
         // One that was never ready ends at once, and its end says it.
-        if core.hasEverBeenReady { origin?.channel.send(.draining) }
+        if core.hasEverBeenReady { origin.channel.send(.draining) }
     }
 }
 

@@ -1,7 +1,7 @@
 // The arbiter's process: one loop that waits, tells `ArbiterCore` what happened and does what it says.
 
 public import Config
-public import Control
+import Control
 public import Linux
 public import Logging
 public import Logs
@@ -14,7 +14,12 @@ public struct Arbiter: ~Copyable {
     let settings: Settings
     let log: Logger
     let logFile: LogFile
-    let invocation: Invocation
+    let launch: Launch
+    /// Whom workers become.
+    let identity: UserIdentity?
+    let serviceManager: ServiceManager?
+    /// When it is to hear that we are alive.
+    var nextPing: Instant?
     let softDescriptorLimit: UInt64
     let signals: SignalDescriptor
     var poller: Poller
@@ -43,15 +48,14 @@ public struct Arbiter: ~Copyable {
     /// Serves until a signal ends it, and returns the exit status: 0 after QUIT, TERM and INT, 3 when it cannot boot, 1
     /// when it fails later. Call it from the main thread, before there is another: signal masks are a thread's.
     public static func run(
-        _ settings: Settings, _ invocation: Invocation, startedBy origin: SuccessionInheritance?, log: Logger,
-        logFile: LogFile
+        _ settings: Settings, _ launch: Launch, _ identity: UserIdentity?, log: Logger, logFile: LogFile
     ) -> Int32 {
         do throws(StartFailure) {
-            guard var arbiter = try start(settings, invocation, origin, log, logFile) else { return 0 }
+            guard var arbiter = try start(settings, launch, identity, log, logFile) else { return 0 }
             return arbiter.serve()
         } catch {
             log.critical("cannot start: \(error)")
-            origin?.channel.send(.bootFailed("\(error)"))
+            launch.origin?.channel.send(.bootFailed("\(error)"))
             logFile.flush()
             return 3
         }
@@ -83,6 +87,7 @@ public struct Arbiter: ~Copyable {
             }
             let now = Instant.now()
             happen(core.wantsHeartbeats(at: now) ? .heartbeats(heartbeats()) : .tick)
+            pingServiceManager(at: now)
             logFile.flush()
         }
         closeListeners()
@@ -94,7 +99,7 @@ public struct Arbiter: ~Copyable {
 
     /// Until the core's next deadline, rounded up: a moment too early would only be waited out again.
     private func waitMilliseconds() -> Int32 {
-        guard let deadline = core.nextDeadline else { return -1 }
+        guard let deadline = [core.nextDeadline, nextPing].compactMap({ $0 }).min() else { return -1 }
         let left = deadline.milliseconds(since: .now())
         return Int32(clamping: max(0, left + 1))
     }
@@ -142,7 +147,7 @@ public struct Arbiter: ~Copyable {
 
     /// Whether WINCH is meant: a terminal whose window changes sends it, too. In a container the parent of a program in
     /// the foreground may well be pid 1, so what counts is that there is no terminal.
-    private var isDetached: Bool { Process.parent == 1 && !Process.hasTerminal }
+    private var isDetached: Bool { (settings.daemon || Process.parent == 1) && !Process.hasTerminal }
 
     /// All children that have ended: several deaths may come as one SIGCHLD, and as pid 1 we inherit strangers.
     private mutating func reap() {
@@ -193,6 +198,7 @@ public struct Arbiter: ~Copyable {
 
     mutating func say(_ note: Note) {
         log.log(level: Logger.Level(note.level), "\(note.text(router: settings.router.text))")
+        tellServiceManager(of: note)
         switch note {
         case .ready:
             origin?.channel.send(.ready)
@@ -234,7 +240,8 @@ public struct Arbiter: ~Copyable {
         let channel = try ArbiterChannel(ours)
         var inheritance = Inheritance(
             serial: serial.number, slot: slot, generation: generation, arbiter: Process.pid,
-            softDescriptorLimit: softDescriptorLimit, binds: listeners.listeners.map(\.bind), settings: settings)
+            softDescriptorLimit: softDescriptorLimit, binds: listeners.listeners.map(\.bind), settings: settings,
+            identity: identity)
         // A worker that shares with nobody takes whole crowds of clients at once.
         inheritance.settings.workers =
             core.wanted + (successors.isEmpty && origin?.succession.isUpgrade != true ? 0 : 1)
@@ -267,6 +274,7 @@ public struct Arbiter: ~Copyable {
     }
 
     private func reopenLogs() {
+        if let identity { Self.provideLogs(settings, identity) }
         logFile.reopen(failuresTo: log)
     }
 }

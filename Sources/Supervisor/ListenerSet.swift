@@ -85,6 +85,17 @@ public final class Listener {
         if case .unix(let path, _) = bind { self.file = file ?? FileIdentity(path: path) } else { self.file = nil }
     }
 
+    /// Gives the Unix socket's file to the user that workers run as: whoever that is may connect.
+    func giveFile(to owner: UserIdentity) throws(ListenError) {
+        guard case .unix(let path, _) = bind else { return }
+        do throws(Errno) {
+            try owner.own(path)
+        } catch {
+            removeFile()
+            throw .system(bind, error)
+        }
+    }
+
     /// Removes the Unix socket's file, if it is still the one that tproxy has made.
     func removeFile() { bind.removeFile(file) }
 
@@ -192,10 +203,10 @@ public struct ListenerSet {
 
     /// Binds all addresses or none. One that is in use is tried again: a tproxy that stops may hold it for a moment.
     ///
-    /// `passedOn` gives what another arbiter has left for an address. `pause` says the reason, waits, and returns whether
+    /// `owner` gets the files of Unix sockets that are made. `passedOn` gives what another arbiter has left for an address. `pause` says the reason, waits, and returns whether
     /// to go on; nil comes back when it says no.
     public static func bind(
-        _ addresses: [BindAddress], activated: Set<BindAddress> = [], backlog: Int,
+        _ addresses: [BindAddress], activated: Set<BindAddress> = [], backlog: Int, owner: UserIdentity? = nil,
         passedOn: (BindAddress) -> (socket: Int32, file: FileIdentity?)? = { _ in nil },
         pause: (ListenError) -> Bool
     ) throws(ListenError) -> ListenerSet? {
@@ -213,6 +224,7 @@ public struct ListenerSet {
                                 address, passedOn: socket, file: file, isActivated: isActivated, backlog: backlog))
                     } else {
                         let listener = try Listener(address, isActivated: isActivated, backlog: backlog)
+                        if let owner { try listener.giveFile(to: owner) }
                         set.listeners.append(listener)
                         ours.append(listener)
                     }

@@ -35,33 +35,65 @@ enum Role {
 
     private static func readOptions(startedBy origin: SuccessionInheritance?) -> Int32 {
         let invocation = Invocation(arguments: CommandLine.arguments, environment: Linux.Process.environment())
+        let variables = environment()
         switch CommandLineOptions.parse(
-            arguments: Array(CommandLine.arguments.dropFirst()), environment: environment())
+            arguments: Array(CommandLine.arguments.dropFirst()), environment: variables)
         {
-        case .serve(let settings): return beArbiter(settings, invocation, startedBy: origin)
+        case .serve(let settings):
+            do throws(OptionError) {
+                let launch = try Launch(invocation, startedBy: origin, environment: variables)
+                let identity = try identity(settings)
+                return serve(settings, launch, identity)
+            } catch {
+                return refuse("tproxy: \(error)", CommandLineOptions.wrongOptionsStatus, origin)
+            }
         case .answer(let text):
             say(text, to: STDOUT_FILENO)
             return 0
-        case .refuse(let text):
-            origin?.channel.send(.bootFailed(text))
-            say(text, to: STDERR_FILENO)
-            return CommandLineOptions.wrongOptionsStatus
+        case .refuse(let text): return refuse(text, CommandLineOptions.wrongOptionsStatus, origin)
         }
     }
 
-    private static func beArbiter(
-        _ settings: Settings, _ invocation: Invocation, startedBy origin: SuccessionInheritance?
-    ) -> Int32 {
+    /// Whom workers are to become. Looked up before anything is bound, for a wrong name is a wrong option.
+    private static func identity(_ settings: Settings) throws(OptionError) -> UserIdentity? {
+        do throws(UserIdentity.Failure) {
+            return try UserIdentity.find(user: settings.user, group: settings.group)
+        } catch {
+            let isGroup = error.isAboutGroup || settings.user == nil
+            throw OptionError(
+                option: (isGroup ? OptionName.group : .user).spelled, value: isGroup ? settings.group : settings.user,
+                reason: "\(error)")
+        }
+    }
+
+    private static func serve(_ settings: Settings, _ launch: Launch, _ identity: UserIdentity?) -> Int32 {
+        if settings.daemon, launch.origin == nil {
+            if let warning = DaemonStart.warning(settings) { say("tproxy: \(warning)", to: STDERR_FILENO) }
+            let outcome = DaemonStart.run(settings, launch)
+            if let complaint = outcome.complaint { say("tproxy: \(complaint)", to: STDERR_FILENO) }
+            return outcome.exitStatus
+        }
+        // As a daemon it was started from /proc/self/exe.
+        ProcessTitle.setName(Product.name)
+        if let mask = settings.umask { Linux.Process.setFileModeMask(mask) }
+        if let identity { Arbiter.provideLogs(settings, identity) }
         do throws(Errno) {
             let logFile = try LogFile(settings)
             return Arbiter.run(
-                settings, invocation, startedBy: origin, log: Logger(logFile, .arbiter, settings), logFile: logFile)
+                settings, launch, identity, log: Logger(logFile, .arbiter, settings), logFile: logFile)
         } catch {
             let reason = "the log \(settings.logFile) cannot be opened: \(error)"
-            origin?.channel.send(.bootFailed(reason))
-            say("tproxy: \(reason)", to: STDERR_FILENO)
-            return WorkerProcess.bootFailureStatus
+            return refuse("tproxy: \(reason)", WorkerProcess.bootFailureStatus, launch.origin)
         }
+    }
+
+    /// Says why nothing comes of it, to whoever has started this process as well; returns the status.
+    private static func refuse(_ text: String, _ status: Int32, _ origin: SuccessionInheritance?) -> Int32 {
+        let prefix = "tproxy: "
+        origin?.channel.send(.bootFailed(text.hasPrefix(prefix) ? String(text.dropFirst(prefix.count)) : text))
+        // The tproxy of the shell says it there.
+        if origin?.succession.isUpgrade != false { say(text, to: STDERR_FILENO) }
+        return status
     }
 
     private static func environment() -> [String: String] {

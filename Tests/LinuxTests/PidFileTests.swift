@@ -203,3 +203,36 @@ struct ServiceManagerTests {
         #expect(interval(["WATCHDOG_USEC=soon"]) == nil)
     }
 }
+
+@Suite("Whom workers become")
+struct UserIdentityTests {
+    @Test("nobody asked for is nobody, and what is unknown is refused")
+    func find() throws {
+        #expect(try UserIdentity.find(user: nil, group: nil) == nil)
+        #expect(throws: UserIdentity.Failure.noSuchUser) { try UserIdentity.find(user: "no such user", group: nil) }
+        #expect(throws: UserIdentity.Failure.noSuchUser) { try UserIdentity.find(user: "4294967295", group: nil) }
+        #expect(throws: UserIdentity.Failure.noSuchGroup) { try UserIdentity.find(user: nil, group: "no such group") }
+        #expect(throws: UserIdentity.Failure.noGroup) { try UserIdentity.find(user: "4000000", group: nil) }
+    }
+
+    @Test("names and numbers are the same; a number without an entry needs a group", .enabled(if: geteuid() == 0))
+    func numbers() throws {
+        let entry = try #require(getpwnam("nobody")).pointee
+        let (user, group) = (entry.pw_uid, entry.pw_gid)
+        let byName = try UserIdentity.find(user: "nobody", group: nil)
+        #expect(byName?.user == user)
+        #expect(byName?.group == group)
+        #expect(byName?.groups.contains(group) == true)
+        #expect(try UserIdentity.find(user: String(user), group: nil) == byName)
+        #expect(
+            try UserIdentity.find(user: "4000000", group: "4000001")
+                == UserIdentity(user: 4_000_000, group: 4_000_001, groups: [4_000_001]))
+        #expect(try UserIdentity.find(user: nil, group: String(getegid())) == nil)
+    }
+
+    @Test("only root becomes somebody else; to stay what one is, is nothing", .enabled(if: geteuid() != 0))
+    func notRoot() throws {
+        #expect(try UserIdentity.find(user: String(geteuid()), group: nil) == nil)
+        #expect(throws: UserIdentity.Failure.notRoot) { try UserIdentity.find(user: "root", group: nil) }
+    }
+}

@@ -40,6 +40,11 @@ enum {
 // their defaults. Returns 0 or an errno; then no process is left.
 int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, int flags, pid_t *pid);
 
+// Becomes this user for good: supplementary groups, group, user, all three ids of each, and no program that is executed
+// from here on gets any more rights. It stays dumpable: a core may be written, and the user's tools may look at it.
+// Returns 0 or an errno; EPERM when root could be had back.
+int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count);
+
 int tp_memfd_create(const char *name);
 int tp_seal_size(int descriptor);
 int tp_pidfd_open(pid_t pid);
