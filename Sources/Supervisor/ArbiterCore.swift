@@ -141,11 +141,11 @@ public struct ArbiterCore {
     public private(set) var generation: UInt64
     /// In the order of their serials.
     private(set) var workers: [Worker] = []
-    private var lastSerial: UInt64
-    private(set) var upgrade: Upgrade?
-    private var isHandedOver = false
+    var lastSerial: UInt64
+    var upgrade: Upgrade?
+    var isHandedOver = false
     /// The process of the arbiter that started us, while that upgrade is open.
-    private var origin: Int32?
+    var origin: Int32?
     private(set) var hasEverBeenReady = false
     private var failures = 0
     private var lastFailure: Instant?
@@ -155,7 +155,7 @@ public struct ArbiterCore {
     private var watchAt: Instant?
     private var lastWatch: Instant?
     private var exitStatus: Int32 = 0
-    private var actions: [Action] = []
+    var actions: [Action] = []
 
     /// A successor counts on where the arbiter before it was.
     public init(
@@ -408,57 +408,7 @@ public struct ArbiterCore {
         change(&workers[index])
     }
 
-    private mutating func say(_ note: Note) { actions.append(.say(note)) }
-
-    // MARK: Upgrading
-
-    private mutating func startUpgrade() {
-        guard phase == .running else { return say(.ignored(.user2)) }
-        if let upgrade { return say(.upgradePending(pid: upgrade.pid)) }
-        if let origin { return say(.ownUpgradeOpen(origin: origin)) }
-        upgrade = Upgrade()
-        actions.append(.spawnSuccessor(generation: generation + 1, lastSerial: Serial(lastSerial)))
-        lastSerial += Self.serialsForSuccessor
-    }
-
-    private mutating func handle(_ report: Report, ofSuccessor pid: Int32) {
-        guard upgrade?.pid == pid else { return }
-        switch report {
-        case .ready:
-            upgrade?.isReady = true
-            say(.successorReady(pid: pid))
-            // It takes clients from the same listeners.
-            for worker in workers where worker.stage != .leaving {
-                actions.append(.tell(worker.serial, .shareListeners))
-            }
-        case .bootFailed(let reason): upgrade?.bootFailure = reason
-        case .draining: endUpgrade(.upgradeBackedOut(pid: pid))
-        case .reloaded, .reloadFailed, .logsReopened, .tellOthers: break
-        }
-    }
-
-    private mutating func loseSuccessor(_ pid: Int32, _ status: ExitStatus) {
-        guard let upgrade, upgrade.pid == pid, !isHandedOver else { return say(.successorLeft(pid: pid, status)) }
-        let reason = upgrade.bootFailure ?? "it \(status)"
-        endUpgrade(upgrade.isReady ? .successorDied(pid: pid, status) : .upgradeFailed(reason))
-    }
-
-    private mutating func endUpgrade(_ note: Note) {
-        guard upgrade != nil, !isHandedOver else { return }
-        upgrade = nil
-        actions.append(.takeBack)
-        say(note)
-    }
-
-    private mutating func handOver() {
-        guard let upgrade, let pid = upgrade.pid else { return }
-        say(.handingOver(pid: pid, isReady: upgrade.isReady))
-        actions.append(.handOver)
-        isHandedOver = true
-    }
-
-    /// The successor of the upgrade that is open, or was when we were told to end.
-    var successor: Int32? { upgrade?.pid }
+    mutating func say(_ note: Note) { actions.append(.say(note)) }
 
     // MARK: Reloading
 
