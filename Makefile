@@ -1,10 +1,15 @@
 # What a clone can do. Every target installs what it needs and says so; `make run` is the place to start.
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test check format clean
+.PHONY: help build install run test soak bench check format clean
 
 SWIFT ?= swift
 BINARY := .build/release/tproxy
+PREFIX ?= /usr/local
+# A folder that stands for / while a package is made.
+DESTDIR ?=
+bin = $(DESTDIR)$(PREFIX)/bin
+share = $(DESTDIR)$(PREFIX)/share/tproxy
 # Static but for libc and its kin, so that the program runs wherever these do; every symbol is bound at start and then
 # read-only.
 RELEASE := -c release --product tproxy --static-swift-stdlib -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now
@@ -16,6 +21,18 @@ build: ## Build the release program, .build/release/tproxy
 	@scripts/install-missing build
 	$(SWIFT) build $(RELEASE)
 
+# Nothing is downloaded or compiled by root after a `make build`. The unit files say where the program really is.
+install: $(if $(wildcard $(BINARY)),,build) ## Install into PREFIX (/usr/local): program, Python package, examples, unit files
+	install -d '$(bin)' '$(share)/python/tproxy' '$(share)/python/examples' '$(share)/systemd'
+	install -s -m 755 $(BINARY) '$(bin)/tproxy'
+	install -m 644 routers/python/tproxy/*.py routers/python/tproxy/py.typed '$(share)/python/tproxy'
+	install -m 644 routers/python/examples/* '$(share)/python/examples'
+	for unit in packaging/tproxy.service packaging/tproxy.socket; do \
+	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' $$unit > "$(share)/systemd/$${unit##*/}" && \
+	    chmod 644 "$(share)/systemd/$${unit##*/}" || exit; \
+	done
+	install -m 644 LICENSE '$(share)/LICENSE'
+
 run: build ## See it work: two HTTP servers behind a routing script, and what to try next
 	@scripts/install-missing run
 	@STAY='$(STAY)' scripts/demo $(BINARY)
@@ -23,6 +40,14 @@ run: build ## See it work: two HTTP servers behind a routing script, and what to
 test: build ## Run all tests, the release program's among them
 	@scripts/install-missing test
 	@SWIFT='$(SWIFT)' TPROXY_BINARY='$(CURDIR)/$(BINARY)' scripts/test
+
+soak: build ## Reload, upgrade and kill under load for some minutes: nothing may fail, and the figures are printed
+	@scripts/install-missing soak
+	scripts/soak $(BINARY) $(SOAK)
+
+bench: build ## Requests a second and CPU of each, beside other proxies, in about a minute
+	@scripts/install-missing bench
+	@benchmarks/bench $(BINARY)
 
 check: ## What CI runs before the tests: format, layers, warnings
 	@SWIFT='$(SWIFT)' scripts/check
