@@ -69,6 +69,8 @@ extension Worker {
                 if failure != .notImplemented { note(token.slot, "no verdict: \(failure.words)", CloseReason(failure)) }
                 handle(token.slot, .routerFailed(CloseReason(failure)))
             case .ready:
+                // It may have been told to end in the same turn of the loop: then it stays with that.
+                guard stage == .booting else { break }
                 stage = .serving
                 scoreboard[.state] = WorkerState.serving.rawValue
                 control.send(.ready)

@@ -60,6 +60,16 @@ extension IntegrationTests {
             }
         }
 
+        @Test("INT in the moment in which other workers become ready ends them, too")
+        func early() throws {
+            for _ in 0..<10 {
+                // It is ready with its first worker.
+                let proxy = try TProxy(["-w", "3"])
+                let time = try seconds { () throws in #expect(try proxy.stop(SIGINT) == 0) }
+                #expect(time < 5, "\(time)")
+            }
+        }
+
         @Test("20 TTIN and TTOU under load fail nobody")
         func storm() throws {
             try withTProxy { proxy in
