@@ -118,6 +118,10 @@ extension IntegrationTests {
         @Test("HUP to the arbiter, its workers and their routers at once harms nobody")
         func everybody() throws {
             try withTProxy(["-w", "2"]) { proxy in
+                // Both serve: a router that is killed before it has answered hello is a failed start.
+                try proxy.process.wait(for: "both workers") { lines in
+                    lines.contains { $0.contains(/worker \d .*is ready/) } ? true : nil
+                }
                 let workers = try proxy.workers(2)
                 let origin = try Origin()
                 let (client, server) = try relayed(proxy, origin)
