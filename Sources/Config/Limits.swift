@@ -70,6 +70,8 @@ public enum Limits {
     @inlinable public static var routerShutdownMilliseconds: Int { 5_000 }
     /// So long a new router has to live after a reload, unless it answers a question, before the old one is sent away.
     @inlinable public static var routerProvingMilliseconds: Int { 1_000 }
+    /// Questions that a shadow has open, and answers that wait to be compared with its own.
+    @inlinable public static var shadowQuestionsMax: Int { 256 }
     /// Routers of one worker that are starting or leaving beside those that decide: a bound for reloads in bursts.
     @inlinable public static var routersLeavingMax: Int { 7 }
     /// Lines in a row that look like messages and are none: then the router is replaced.
@@ -161,6 +163,8 @@ public enum Limits {
     @inlinable public static var bindTries: Int { 5 }
     /// The pause between two tries to bind.
     @inlinable public static var bindPauseMilliseconds: Int { 1_000 }
+    /// `--reload`: how long files have to be left alone before the routers are replaced.
+    @inlinable public static var reloadPauseMilliseconds: Int { 200 }
     /// How often a worker writes its heartbeat at least.
     @inlinable public static var heartbeatMilliseconds: Int { 1_000 }
 }

@@ -57,6 +57,16 @@ public enum Field: Int, CaseIterable, Sendable {
     case badVerdicts
     /// JSON-RPC errors in place of a verdict.
     case routerErrors
+    /// Questions that routers died of.
+    case poisonousQuestions
+    /// Questions for the canary, and those that the main router had to answer in its place.
+    case canaryQuestions
+    case canaryFailures
+    /// Questions copied to the shadow; those it had no room for, those it did not answer, and answers that differed.
+    case shadowQuestions
+    case shadowsLeftOut
+    case shadowFailures
+    case shadowDifferences
     /// Times accepting stopped for want of descriptors, connections or room for questions.
     case acceptPauses
 }

@@ -30,6 +30,8 @@ struct Facts {
     var bytesToClient: UInt64 = 0
     var note: String?
     var tags: [String] = []
+    /// The canary failed it: from now on the main router decides.
+    var avoidsCanary = false
     /// How many questions about failures were asked.
     var errorQuestions = 0
 

@@ -18,6 +18,8 @@ enum QuestionKind: UInt8, Sendable, BitwiseCopyable {
 struct QuestionToken: Hashable, Sendable, BitwiseCopyable {
     fileprivate let slot: Int32
     fileprivate let generation: UInt32
+    /// Whose question it is.
+    let role: RouterRole
 }
 
 /// One question, or the fixed end of a list.
@@ -67,11 +69,14 @@ struct QuestionList: BitwiseCopyable {
 
 /// All slots, grown on demand and never beyond what was asked for at once.
 struct OpenQuestions {
+    private let role: RouterRole
     private var slots: ContiguousArray<Question> = []
     /// The first free slot, -1 for none; the others follow through `next`.
     private var firstFree: Int32 = -1
     /// Slots in use, the fixed ends of lists included.
     private(set) var used = 0
+
+    init(role: RouterRole) { self.role = role }
 
     subscript(_ slot: Int32) -> Question {
         get { slots[Int(slot)] }
@@ -98,7 +103,7 @@ struct OpenQuestions {
     }
 
     func token(of slot: Int32) -> QuestionToken {
-        QuestionToken(slot: slot, generation: self[slot].generation)
+        QuestionToken(slot: slot, generation: self[slot].generation, role: role)
     }
 
     /// The slot of a question that is not over.

@@ -44,7 +44,7 @@ extension Routers {
     }
 
     /// The deciding router with the fewest open questions, among those that have room.
-    private func leastBusy(except reserved: RouterID?) -> Int? {
+    func leastBusy(except reserved: RouterID?) -> Int? {
         var best: Int?
         for seat in seats {
             guard let holder = seat.holder, holder != reserved, let position = position(of: holder),
@@ -141,6 +141,7 @@ extension Routers {
 
     /// Puts a question that is in no list, and whose router died, to the next router.
     mutating func putAgain(_ slot: Int32, _ now: Int64) {
+        guard limits.replays else { return fail(slot, .noRouter) }
         if questions[slot].replay < .max { questions[slot].replay += 1 }
         counters.replayed &+= 1
         enqueue(slot, in: suspects, now)
@@ -166,7 +167,7 @@ extension Routers {
                     fail(slot, .poison)
                 } else {
                     putAgain(slot, now)
-                    replayed += 1
+                    if limits.replays { replayed += 1 }
                 }
             }
         }

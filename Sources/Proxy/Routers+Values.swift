@@ -11,7 +11,25 @@ struct RouterID: Hashable, Sendable, BitwiseCopyable, CustomStringConvertible {
     /// No router.
     static let none = RouterID(number: 0)
 
-    var description: String { "\(number)" }
+    /// The first id of a role is one more than this.
+    static func base(_ role: RouterRole) -> UInt64 { UInt64(role.rawValue) &<< 56 }
+
+    var role: RouterRole { RouterRole(rawValue: UInt8(truncatingIfNeeded: number &>> 56)) ?? .main }
+
+    var description: String {
+        let own = number &- Self.base(role)
+        return role == .main ? "\(own)" : "\(own) (\(role))"
+    }
+}
+
+/// What a router is for.
+enum RouterRole: UInt8, Sendable, BitwiseCopyable {
+    /// It decides.
+    case main
+    /// It decides for a share of the clients (`--canary-router`).
+    case canary
+    /// It is asked the same, and its answers are compared (`--shadow-router`).
+    case shadow
 }
 
 /// How a router came to be.
@@ -68,6 +86,8 @@ struct RouterLimits: Sendable {
     /// What the routers are, and how many decide beside each other.
     var kind = RouterKind.process
     var routers = 1
+    /// Whether the questions of a router that is gone are put to the next one; else they fail.
+    var replays = true
     /// The worker serves without waiting for the first one, and one that does not come up is tried again.
     var mayBeAbsent = false
     /// How long the new generation of a reload has to live without an open question, if it answers none, before the old
@@ -249,7 +269,7 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     private static func fate(_ open: Int, _ replayed: Int) -> String {
         guard open > 0 else { return "no question was open" }
         return "\(open) question\(open == 1 ? " was" : "s were") open, "
-            + (replayed == open ? "" : "\(replayed) ") + "to be put to the next router"
+            + (replayed == open ? "" : replayed == 0 ? "none " : "\(replayed) ") + "to be put to the next router"
     }
 }
 

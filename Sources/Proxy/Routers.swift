@@ -37,7 +37,7 @@ struct Routers: ~Copyable {
     /// Questions that `ask` took and that have no end yet.
     var openCount = 0
 
-    var questions = OpenQuestions()
+    var questions: OpenQuestions
     /// Those in the two queues; `isFull` follows it.
     private(set) var waitingCount = 0
     /// Whether the worker should accept no more. It lasts until a quarter of the queue is free, so that it does not flutter.
@@ -56,7 +56,7 @@ struct Routers: ~Copyable {
 
     var lives: ContiguousArray<RouterLife> = []
     var seats: ContiguousArray<RouterSeat>
-    var lastRouter: UInt64 = 0
+    var lastRouter: UInt64
     var generation: Int
     /// What the last reload asked for.
     var wantedGeneration = 0
@@ -71,8 +71,10 @@ struct Routers: ~Copyable {
     var actions = Deque<RouterAction>()
 
     /// `generation` is that of the first router: a worker that is started after a reload begins with a later one.
-    init(limits: RouterLimits, generation: Int = 1) {
+    init(limits: RouterLimits, generation: Int = 1, role: RouterRole = .main) {
         self.limits = limits
+        questions = OpenQuestions(role: role)
+        lastRouter = RouterID.base(role)
         self.generation = generation
         seats = ContiguousArray(repeating: RouterSeat(), count: max(1, limits.routers))
         waiting = questions.makeList()
@@ -143,6 +145,11 @@ struct Routers: ~Copyable {
         if let position = position(of: questions[slot].router) { lives[position].unapplied -= 1 }
         putAgain(slot, now)
         settle(now)
+    }
+
+    /// Whether a question that is asked now would be put to a router at once.
+    var wouldAskAtOnce: Bool {
+        openCount < limits.questionsMax && waitingCount == 0 && leastBusy(except: turn.router) != nil
     }
 
     // MARK: What comes from a router

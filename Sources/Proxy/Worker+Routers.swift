@@ -31,6 +31,8 @@ extension Worker {
         var event = ConnectionEvent.resume
         /// The verdict names a descriptor of the router's, which has to be had first.
         var file: FileVerdict?
+        /// What a shadow said: it is compared, and nothing else.
+        var outcome: Outcome?
         /// Whether a descriptor came with it or is to be let go of, whatever else becomes of it.
         var claim = DescriptorClaim.none
     }
@@ -46,12 +48,16 @@ extension Worker {
     }
 
     private func performRouterActions() {
-        while let action = routers.nextAction(now: now) {
+        while let (action, role) = nextRouterAction() {
             switch action {
             case .spawn(let id, _, let generation): spawn(id, generation)
-            case .send(let question): send(question)
+            case .send(let question):
+                send(question)
+                if role == .main, question.kind == .proxy, question.replay == 0 {
+                    askShadow(question.asker, Token(bits: question.asker.rawValue).slot)
+                }
             case .cancel(let id, let question, let asker):
-                let connection = connectionID(Token(bits: asker.rawValue))
+                let connection = subject(asker, role).map { connectionID(Token(bits: $0.rawValue)) } ?? ""
                 write(id) { Notice.cancel(id: question, connection: connection).append(to: &$0) }
             case .shutdown(let id, let told):
                 guard let slot = linkSlot(id) else { break }
@@ -62,12 +68,18 @@ extension Worker {
             case .terminate(let id): if let slot = linkSlot(id) { links[slot].signal(SIGTERM) }
             case .kill(let id): if let slot = linkSlot(id) { links[slot].signal(SIGKILL) }
             case .release(let id): release(id)
+            case .fail(let asker, _) where role == .shadow: shadowFailed(asker)
+            case .fail(let asker, let failure) where role == .canary && failure != .notImplemented:
+                askInsteadOfCanary(asker)
             case .fail(let asker, let failure):
+                undecided(asker)
                 let token = Token(bits: asker.rawValue)
                 guard connections.holds(token.slot, generation: token.generation) else { break }
                 connections[token.slot].question = nil
                 if failure != .notImplemented { note(token.slot, "no verdict: \(failure.words)", CloseReason(failure)) }
                 handle(token.slot, .routerFailed(CloseReason(failure)))
+            case .ready where role != .main, .bootFailed where role != .main, .reloaded where role != .main: break
+            case .reloadFailed where role != .main: break
             case .ready:
                 // It may have been told to end in the same turn of the loop: then it stays with that.
                 guard stage == .booting else { break }
@@ -86,7 +98,7 @@ extension Worker {
             case .reloadFailed(let end):
                 if let number = reloadNumber { control.send(.reloadFailed("the new router \(end)"), number: number) }
                 reloadNumber = nil
-            case .drained: if case .leaving = stage { stage = .ended(status: 0) }
+            case .drained: if case .leaving = stage, routersHaveLeft { stage = .ended(status: 0) }
             case .note(let routerNote): routerLog.log(level: routerNote.level.logLevel, "\(routerNote)")
             }
         }
@@ -95,9 +107,9 @@ extension Worker {
     private func spawn(_ id: RouterID, _ generation: Int) {
         let started: RouterLink
         do throws(RouterLink.Failure) {
-            started = try startLink(id, generation, settings.router)
+            started = try startLink(id, generation, spec(id.role))
         } catch {
-            return routers.died(id, RouterEnd(error), now: now)
+            return withRouters(id.role) { $0.died(id, RouterEnd(error), now: now) }
         }
         do throws(Errno) {
             var link: RouterLink? = started
@@ -116,7 +128,7 @@ extension Worker {
             }
             greet(slot, generation)
         } catch {
-            routers.died(id, .spawnFailed(error.rawValue), now: now)
+            withRouters(id.role) { $0.died(id, .spawnFailed(error.rawValue), now: now) }
         }
     }
 
@@ -148,7 +160,9 @@ extension Worker {
 
     /// Puts a question, first or again, from what its connection holds.
     private func send(_ question: QuestionToSend) {
-        let token = Token(bits: question.asker.rawValue)
+        // A shadow's question is about the connection of the one it is compared with.
+        guard let asker = subject(question.asker, question.router.role) else { return }
+        let token = Token(bits: asker.rawValue)
         guard connections.holds(token.slot, generation: token.generation), let slot = linkSlot(question.router)
         else { return }
         let facts = connections[token.slot].facts
@@ -207,7 +221,8 @@ extension Worker {
         let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
         try? around.poller.modify(
             links[slot].socketNumber, links[slot].isBlocked ? [.readable, .writable] : .readable, token)
-        routers.blocked(id, links[slot].isBlocked, now: now)
+        let isBlocked = links[slot].isBlocked
+        withRouters(id.role) { $0.blocked(id, isBlocked, now: now) }
         return wasBlocked
     }
 
@@ -223,6 +238,11 @@ extension Worker {
     }
 
     func linkSlot(_ id: RouterID) -> UInt32? { linkSlots.first { $0.id == id }?.slot }
+
+    /// Whose connection a question is about.
+    private func subject(_ asker: Asker, _ role: RouterRole) -> Asker? {
+        role == .shadow ? comparisons[asker]?.asker : asker
+    }
 
     private func connectionID(_ token: Token) -> String {
         connections.holds(token.slot, generation: token.generation) ? id(connections[token.slot].facts) : ""
@@ -251,7 +271,7 @@ extension Worker {
             case .wouldBlock: return
             case .endOfStream: return socketEnded(slot)
             case .moved(let count):
-                routers.heard(id)
+                withRouters(id.role) { $0.heard(id) }
                 guard takeLines(slot) else { return }
                 if count < Self.fullRead { return }
             }
@@ -299,15 +319,24 @@ extension Worker {
                 if mindsDescriptors { answer.claim = DescriptorClaim(line, result) }
                 return .answer(answer)
             case .failure(let id, let code, let message):
-                var answer = Answer(id: id, question: routers.answered(router, id: id, now: now))
+                var answer = Answer(
+                    id: id, question: withRouters(router.role) { $0.answered(router, id: id, now: now) })
                 guard let question = answer.question else { return .nothing }
+                if router.role == .shadow {
+                    answer.outcome = .refused
+                    return .answer(answer)
+                }
+                decided(question.asker, .refused)
                 scoreboard.add(.routerErrors)
                 remark(question, "the router answered with error \(code): \(message)", .routerError)
                 answer.event = .routerFailed(.routerError)
                 return .answer(answer)
             case .progress(let id, let milliseconds):
-                routers.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
+                withRouters(router.role) {
+                    $0.progressed(router, id: id, milliseconds: Int64(milliseconds), now: now)
+                }
                 return .nothing
+            case .invalidate where router.role == .shadow, .close where router.role == .shadow: return .nothing
             case .invalidate(let invalidation):
                 cache.invalidate(invalidation)
                 tellOthers(line, instead: Self.invalidateAll)
@@ -326,8 +355,14 @@ extension Worker {
 
     /// Decodes an answer against the question it is to.
     private func answered(_ line: Span<UInt8>, _ result: Range<Int>, _ router: RouterID, _ id: UInt64) -> Answer {
-        var answer = Answer(id: id, question: routers.answered(router, id: id, now: now))
+        var answer = Answer(id: id, question: withRouters(router.role) { $0.answered(router, id: id, now: now) })
         guard let question = answer.question else { return answer }
+        if router.role == .shadow {
+            let dataBytes = comparisons[question.asker]?.dataBytes ?? 0
+            let limits = VerdictLimits(dataBytes: dataBytes, initialBytesMax: settings.maxInitialBytes)
+            answer.outcome = (try? Verdict.decode(line, result, limits: limits)).map { .verdict($0) } ?? .refused
+            return answer
+        }
         let token = Token(bits: question.asker.rawValue)
         guard connections.holds(token.slot, generation: token.generation) else { return answer }
         do throws(ProtocolError) {
@@ -338,10 +373,14 @@ extension Worker {
                     dataBytes: connections[token.slot].phase.askedBytes, initialBytesMax: settings.maxInitialBytes)
                 let verdict = try Verdict.decode(line, result, limits: limits)
                 answer.event = .verdict(verdict)
-                keep(verdict, token.slot)
+                if router.role == .main {
+                    keep(verdict, token.slot)
+                    decided(question.asker, .verdict(verdict))
+                }
                 if case .file(let file) = verdict, case .descriptor = file.source { answer.file = file }
             }
         } catch {
+            decided(question.asker, .refused)
             scoreboard.add(.badVerdicts)
             remark(question, "the router's verdict is refused: \(error)", .badVerdict)
             answer.event = question.kind == .proxy ? .routerFailed(.badVerdict) : .errorAnswer(.none)
@@ -358,14 +397,16 @@ extension Worker {
             links[slot].unreadableLines = 0
             links[slot].abilities = answer
             links[slot].isGreeted = true
-            wantsClosed = answer.methods.contains(.closed)
-            around.wantedEvents = answer.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
+            // Events are the same for everybody: what the main router wants.
+            if router.role == .main {
+                wantsClosed = answer.methods.contains(.closed)
+                around.wantedEvents = answer.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
+            }
             let methods = answer.methods
-            routers.greeted(
-                router,
-                RouterAbilities(
-                    maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
-                    wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown)), now: now)
+            let abilities = RouterAbilities(
+                maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
+                wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown))
+            withRouters(router.role) { $0.greeted(router, abilities, now: now) }
         case .badGreeting(let why):
             routerLog.error("router \(router): its answer to hello cannot be used: \(why)")
             giveUp(slot, .badGreeting)
@@ -407,11 +448,19 @@ extension Worker {
             unflushed.append(slot)
         }
         guard let question = answer.question else { return }
+        if let outcome = answer.outcome {
+            shadowed(question, outcome)
+            return withRouters(.shadow) { $0.applied(question.token, now: now) }
+        }
         var event = answer.event
+        if question.token.role == .canary, case .routerFailed = event {
+            askInsteadOfCanary(question.asker)
+            return withRouters(.canary) { $0.applied(question.token, now: now) }
+        }
         if let file = answer.file {
             guard let taken = takeFile(slot, file, passed.take()) else {
                 // The router died before its descriptor could be taken: the next one is asked.
-                return routers.notApplied(question.token, now: now)
+                return withRouters(question.token.role) { $0.notApplied(question.token, now: now) }
             }
             event = taken
         }
@@ -421,7 +470,7 @@ extension Worker {
             handle(token.slot, event)
         }
         around.takenFile = nil
-        routers.applied(question.token, now: now)
+        withRouters(question.token.role) { $0.applied(question.token, now: now) }
     }
 
     /// Takes the descriptor that a verdict names; nil when the router has ended and can be asked for it no more.
@@ -470,7 +519,8 @@ extension Worker {
         guard !links[slot].isGivenUp else { return }
         links[slot].isGivenUp = true
         around.poller.remove(links[slot].socketNumber)
-        routers.died(links[slot].id, end, now: now)
+        let id = links[slot].id
+        withRouters(id.role) { $0.died(id, end, now: now) }
     }
 
     /// The router's socket has ended, and most often because its process has: then that says more.
@@ -502,7 +552,8 @@ extension Worker {
             links[slot].isGivenUp = true
             around.poller.remove(links[slot].socketNumber)
         }
-        routers.died(links[slot].id, RouterEnd(status), now: now)
+        let id = links[slot].id
+        withRouters(id.role) { $0.died(id, RouterEnd(status), now: now) }
     }
 
     func routerSpeaks(_ token: Token) {

@@ -45,6 +45,11 @@ final class Worker {
     var timers: Timers
     var acceptor: Acceptor
     var routers: Routers
+    /// Those that decide for a share of the clients, and those whose answers are only compared: idle unless wanted.
+    var canary: Routers
+    var shadow: Routers
+    var comparisons = ShadowComparisons()
+    var shadowPace = LogPace()
     var links = Slab<RouterLink>()
     /// Which link belongs to which router: a handful at most.
     var linkSlots: [(id: RouterID, slot: UInt32)] = []
@@ -101,7 +106,10 @@ final class Worker {
         limits.routerTimeoutMilliseconds = Int64(inheritance.settings.routerTimeoutMilliseconds)
         limits.waitingTimeoutMilliseconds = Int64(3 * inheritance.settings.routerTimeoutMilliseconds)
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
-        routers = Routers(limits: limits, generation: Int(clamping: inheritance.generation))
+        let generation = Int(clamping: inheritance.generation)
+        routers = Routers(limits: limits, generation: generation)
+        canary = Self.beside(inheritance.settings.canaryRouter, limits, .canary, generation)
+        shadow = Self.beside(inheritance.settings.shadowRouter, limits, .shadow, generation)
         resolver = try Resolver()
         cache = VerdictCache(listeners: listeners.map(\.name))
         if let path = inheritance.settings.accessLog {
@@ -138,7 +146,7 @@ final class Worker {
 
     /// Serves until it is told to end; returns the exit status.
     func run() throws(Errno) -> Int32 {
-        routers.start(now: now)
+        startRouters()
         serveRouters()
         while true {
             let count = try around.poller.wait(timeoutMilliseconds: timeout())
@@ -146,7 +154,7 @@ final class Worker {
             for index in 0..<count { dispatch(around.poller.event(index)) }
             resume()
             expire()
-            routers.advance(now: now)
+            advanceRouters()
             serveRouters()
             accessLog?.flush()
             try changeStage()
@@ -160,7 +168,7 @@ final class Worker {
         if !unfinished.isEmpty { return 0 }
         var wait = max(0, nextHeartbeat - now)
         if let next = timers.millisecondsUntilNext(now: now) { wait = min(wait, next) }
-        if let next = routers.nextDeadline { wait = min(wait, max(0, next - now)) }
+        if let next = nextRouterDeadline { wait = min(wait, max(0, next - now)) }
         if let next = acceptor.deadline { wait = min(wait, max(0, next - now)) }
         return Int32(clamping: wait)
     }
@@ -302,12 +310,12 @@ final class Worker {
             }
         }
         switch kind {
-        case .proxy: if let kept = findKept(slot) { return handle(slot, .verdict(kept)) }
+        case .proxy: if !isForCanary(slot), let kept = findKept(slot) { return handle(slot, .verdict(kept)) }
         case .proxyError: dropKept(slot)
         }
         // One question a connection: an event that gives one up and asks the next says only the latter.
         withdraw(slot)
-        switch routers.ask(asker, kind, now: now) {
+        switch askRouters(slot, asker, kind) {
         case .accepted(let question): connections[slot].question = question
         case .refused(let failure): handle(slot, .routerFailed(CloseReason(failure)))
         }
@@ -316,7 +324,7 @@ final class Worker {
     func withdraw(_ slot: UInt32) {
         guard let question = connections[slot].question else { return }
         connections[slot].question = nil
-        routers.withdraw(question, now: now)
+        withdrawFromRouters(question, Asker(rawValue: connections[slot].facts.token.bits))
     }
 
     /// The end of a connection: whatever it held is closed by being dropped, and the access line is written.
@@ -408,7 +416,7 @@ final class Worker {
                 case .reload(let generation):
                     self.generation = generation
                     reloadNumber = numbered.number
-                    routers.reload(generation: Int(clamping: generation), now: now)
+                    reloadRouters()
                 case .reopenLogs:
                     reopenLogs()
                     control.send(.logsReopened, number: numbered.number)
@@ -477,7 +485,7 @@ final class Worker {
     }
 
     private func leave() {
-        routers.drain(now: now)
+        drainRouters()
         stage = .leaving(deadline: now + Int64(Limits.killAfterMilliseconds))
         serveRouters()
     }
@@ -511,6 +519,7 @@ final class Worker {
         scoreboard[.replays] = routers.counters.replayed
         scoreboard[.lateAnswers] = routers.counters.lateAnswers
         scoreboard[.routerRestarts] = routers.counters.lost
+        scoreboard[.poisonousQuestions] = routers.counters.poisonous
         scoreboard[.cacheHits] = cache.counters.hits
         scoreboard[.cacheMisses] = cache.counters.misses
         scoreboard[.cacheEntries] = UInt64(clamping: cache.count)

@@ -27,6 +27,9 @@ public struct Arbiter: ~Copyable {
     let segment: Descriptor
     let scoreboard: Scoreboard
     var pidFile: PidFile?
+    /// The files of `--reload`, and when the last change will have settled.
+    var watch: FileWatch?
+    var reloadAt: Instant?
     /// What whoever started us has left, while there is something between us.
     var origin: SuccessionInheritance?
     /// Files of Unix sockets that whoever started us listens on and we do not.
@@ -43,7 +46,7 @@ public struct Arbiter: ~Copyable {
     var exitStatus: Int32?
 
     /// What a token names.
-    enum Kind: UInt8 { case signals, worker, successor, origin }
+    enum Kind: UInt8 { case signals, worker, successor, origin, files }
 
     /// Serves until a signal ends it, and returns the exit status: 0 after QUIT, TERM and INT, 3 when it cannot boot, 1
     /// when it fails later. Call it from the main thread, before there is another: signal masks are a thread's.
@@ -64,6 +67,7 @@ public struct Arbiter: ~Copyable {
     // MARK: The loop
 
     private mutating func serve() -> Int32 {
+        beginWatching()
         happen(.start)
         while exitStatus == nil {
             let count: Int
@@ -82,9 +86,11 @@ public struct Arbiter: ~Copyable {
                 case .worker: readReports(token)
                 case .successor: readSuccessor(Int32(bitPattern: token.slot))
                 case .origin: readOrigin()
+                case .files: readChanges()
                 case nil: break
                 }
             }
+            reloadWhenDue()
             let now = Instant.now()
             happen(core.wantsHeartbeats(at: now) ? .heartbeats(heartbeats()) : .tick)
             pingServiceManager(at: now)
@@ -99,7 +105,7 @@ public struct Arbiter: ~Copyable {
 
     /// Until the core's next deadline, rounded up: a moment too early would only be waited out again.
     private func waitMilliseconds() -> Int32 {
-        guard let deadline = [core.nextDeadline, nextPing].compactMap({ $0 }).min() else { return -1 }
+        guard let deadline = [core.nextDeadline, nextPing, reloadAt].compactMap({ $0 }).min() else { return -1 }
         let left = deadline.milliseconds(since: .now())
         return Int32(clamping: max(0, left + 1))
     }

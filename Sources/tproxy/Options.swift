@@ -17,7 +17,7 @@ enum CommandLineOptions {
     }
 
     /// Options that are read and checked, and that no part of this version carries out yet: refused by name.
-    static let notYet: Set<OptionName> = [.reload, .shadowRouter, .canaryRouter, .canary]
+    static let notYet: Set<OptionName> = []
 
     /// The exit status of wrong options.
     static let wrongOptionsStatus: Int32 = 2

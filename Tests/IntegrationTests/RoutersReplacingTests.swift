@@ -85,6 +85,28 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "with --reload a changed file does what HUP does, also one beside the script; a broken one changes nothing")
+        func reloadOnChange() throws {
+            let script = ScriptFile()
+            try script.write("old")
+            try withTProxy(["--reload"], router: script.command) { proxy in
+                #expect(try script.answer(proxy) == "old")
+                try script.write("new")
+                try Deadline(in: patience).until("the new answer") { try script.answer(proxy) == "new" }
+                _ = try script.folder.file("beside.py", "")
+                try proxy.process.line(with: "beside.py has changed")
+                try proxy.process.line(with: "reloaded: ", count: 2)
+                try script.write("broken", before: "sys.exit(1)")
+                try proxy.process.line(with: "reload failed")
+                #expect(try script.answer(proxy) == "new")
+                _ = try script.folder.file("notes.txt", "")
+                try script.write("mended")
+                try Deadline(in: patience).until("the mended one") { try script.answer(proxy) == "mended" }
+                #expect(!proxy.process.text.contains("notes.txt"))
+            }
+        }
+
         @Test("a client whose bytes kill routers is found among two hundred others, which are all served")
         func poison() throws {
             try withTProxy { proxy in

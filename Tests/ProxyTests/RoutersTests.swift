@@ -377,7 +377,7 @@ struct OpenQuestionsTests {
 
     @Test("a token of a question that is over names nothing, though its slot is in use again")
     func staleTokens() {
-        var questions = OpenQuestions()
+        var questions = OpenQuestions(role: .main)
         let slot = questions.allocate()
         questions[slot].phase = .waiting
         let token = questions.token(of: slot)

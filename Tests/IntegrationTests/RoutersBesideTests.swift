@@ -1,0 +1,108 @@
+import Foundation
+import Glibc
+import Testing
+
+extension IntegrationTests {
+    /// A canary and a shadow beside the router that decides.
+    @Suite struct RoutersBeside {
+        private func answers(_ proxy: TProxy, _ count: Int = 1) throws -> Set<String> {
+            try Set(
+                (0..<count).map { _ in
+                    let client = try proxy.client("?")
+                    return try client.text()
+                })
+        }
+
+        @Test("the canary decides for its share, and the main router for it when it fails")
+        func canary() throws {
+            let (main, canary) = (ScriptFile(), ScriptFile())
+            try main.write("main")
+            try canary.write("canary")
+            // All tests come from one address: it is in the share or it is not.
+            try withTProxy(["--canary-router", canary.command, "--canary", "100%"], router: main.command) { proxy in
+                let worker = try proxy.worker()
+                try Deadline(in: patience).until("the canary") { try answers(proxy) == ["canary"] }
+                #expect(try answers(proxy, 20) == ["canary"])
+                // Dead, and dead of every question: nobody notices.
+                try canary.write("?", before: #"if message["method"] == "proxy": os._exit(1)"#)
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "reloaded: ")
+                // The new one dies of its first question, and the old one is back.
+                #expect(try answers(proxy, 30).isSubset(of: ["main", "canary"]))
+                try canary.write("not used", before: #"if message["method"] == "proxy": sys.exit("broken")"#)
+                for router in proxy.routers(of: worker) {
+                    let line = (try? Proc.text("\(router)/cmdline")) ?? ""
+                    if line.contains(canary.path) { kill(router, SIGKILL) }
+                }
+                for _ in 0..<30 { #expect(try answers(proxy) == ["main"]) }
+            }
+            try withTProxy(["--canary-router", canary.command, "--canary", "0%"], router: main.command) {
+                (proxy) throws in
+                #expect(try answers(proxy, 10) == ["main"])
+            }
+        }
+
+        @Test(
+            "a canary's errors, bad verdicts and silence are the main router's to answer",
+            arguments: ["error", "bad", "silence"])
+        func canaryFails(how: String) throws {
+            let (main, canary) = (ScriptFile(), ScriptFile())
+            try main.write("main")
+            let before =
+                switch how {
+                case "error":
+                    #"if message["method"] == "proxy": print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": {"code": 1, "message": "no"}}), flush=True); continue"#
+                case "bad":
+                    #"if message["method"] == "proxy": print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {"remot": 1}}), flush=True); continue"#
+                default: #"if message["method"] == "proxy": continue"#
+                }
+            try canary.write("canary", before: before)
+            try withTProxy(
+                ["--canary-router", canary.command, "--canary", "100%", "--router-timeout", "0.5"],
+                router: main.command
+            ) { proxy in
+                try proxy.process.line(with: "1 (canary) is ready")
+                for _ in 0..<3 { #expect(try answers(proxy) == ["main"]) }
+            }
+        }
+
+        @Test("a canary that cannot be started is no failure to boot")
+        func noCanary() throws {
+            let main = ScriptFile()
+            try main.write("main")
+            try withTProxy(
+                ["--canary-router", "/nowhere/at/all", "--canary", "50%", "--shadow-router", "unix:/nowhere/at/all"],
+                router: main.command
+            ) { proxy in
+                #expect(try answers(proxy, 5) == ["main"])
+                try proxy.process.line(with: "(canary) did not come up")
+            }
+        }
+
+        @Test("a shadow is asked the same, and the log says where it differs; what it does otherwise matters to nobody")
+        func shadow() throws {
+            let (main, shadow) = (ScriptFile(), ScriptFile())
+            try main.write("main")
+            try shadow.write("main")
+            try withTProxy(["--shadow-router", shadow.command, "--router-timeout", "0.5"], router: main.command) {
+                proxy in
+                try proxy.process.line(with: "(shadow) is ready")
+                #expect(try answers(proxy, 10) == ["main"])
+                #expect(!proxy.process.text.contains("the shadow close"))
+                try shadow.write("another answer")
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "reloaded: ")
+                try Deadline(in: patience).until("a difference") { () throws in
+                    #expect(try answers(proxy) == ["main"])
+                    return proxy.process.text.contains(
+                        "the router says close with 4 bytes, the shadow close with 14 bytes")
+                }
+                for before in ["os._exit(1)", "time.sleep(1000)", #"if message["method"] == "proxy": continue"#] {
+                    try shadow.write("x", before: before)
+                    proxy.process.signal(SIGHUP)
+                    for _ in 0..<10 { #expect(try answers(proxy, 3) == ["main"]) }
+                }
+            }
+        }
+    }
+}
