@@ -20,6 +20,7 @@ class Examples(RouterTest):
     def test_none_has_the_name_of_a_standard_module(self) -> None:
         names = {path.stem for path in EXAMPLES.glob("*.py")}
         self.assertGreaterEqual(names, {"transparent", "host_router", "socks4", "sendfile", "errors", "conformance"})
+        self.assertGreaterEqual(names, {"socks5", "sni_router", "smtp_or_ssh", "balance"})
         if sys.version_info >= (3, 10):
             self.assertEqual(names & sys.stdlib_module_names, set())
 
@@ -70,6 +71,116 @@ class Examples(RouterTest):
         ):
             self.assertEqual(router.ask(wrong), REJECTED)
         self.assertEqual(router.call(router.request("proxy_error", type="connect_refused"))["result"], REJECTED)
+
+    def test_socks5(self) -> None:
+        router = self.example("socks5.py")
+
+        def answer(code: int) -> str:
+            return "\x05" + chr(code) + "\x00\x01" + "\x00" * 6
+
+        for greeting in (b"\5\1\0", b"\5\3\1\0\2"):
+            for n in range(len(greeting)):
+                if n:
+                    self.assertIsNone(router.ask(greeting[:n]))
+            verdict = {"reply": "\x05\x00", "consume": len(greeting), "state": "request"}
+            self.assertEqual(router.ask(greeting), verdict)
+            self.assertEqual(router.ask(greeting + b"\5\1\0"), verdict)  # which is asked about next
+        self.assertEqual(router.ask(b"\5\1\2"), {"close": "\x05\xff"})
+        self.assertEqual(router.ask(b"GET / HTTP/1.1\r\n"), {"close": True})
+
+        def ask(data: bytes) -> Any:
+            return router.ask(data, state="request")
+
+        for kind, address, host in (
+            (1, b"\x0a\x00\x00\x01", "10.0.0.1"),
+            (3, b"\x0bexample.org", "example.org"),
+            (4, bytes(15) + b"\1", "::1"),
+        ):
+            whole = bytes([5, 1, 0, kind]) + address + b"\1\xbb"
+            for n in range(len(whole)):
+                self.assertIsNone(ask(whole[:n]))
+            verdict = {"remote": [host, 443], "reply": answer(0), "consume": len(whole)}
+            self.assertEqual(ask(whole), verdict)
+            self.assertEqual(ask(whole + b"early"), verdict)
+        for wrong, code in (
+            (b"\5\2\0\1\1\2\3\4\0\x50", 7),
+            (b"\5\1\0\2\1\2\3\4\0\x50", 8),
+            (b"\5\1\0\1\1\2\3\4\0\0", 1),
+            (b"\5\1\0\3\0\0\x50", 1),
+            (b"\5\1\0\3\3a b\0\x50", 1),
+            (b"\5\1\0\3\3a\0b\0\x50", 1),
+            (b"\5\1\0\3\1\xff\0\x50", 1),
+        ):
+            self.assertEqual(ask(wrong), {"close": answer(code)})
+        for kind_of_error, code in (("connect_refused", 5), ("connect_timeout", 6), ("dns", 4), ("loop", 1)):
+            result = router.call(router.request("proxy_error", type=kind_of_error))["result"]
+            self.assertEqual(result, {"close": answer(code)})
+
+    def test_sni_router(self) -> None:
+        router = self.example("sni_router.py", ROUTES="a.example=h:1,*.b.example=h:2")
+
+        def ask(**hello: Any) -> Any:
+            return router.ask(b"\x16", client_hello=hello)
+
+        def remote(address: str, name: str) -> dict[str, Any]:
+            return {"remote": address, "note": name, "cache": {"key": "sni", "ttl": 60}}
+
+        self.assertEqual(ask(state="complete", sni="A.Example", alpn=["h2"]), remote("h:1", "a.example"))
+        self.assertEqual(ask(state="complete", sni="x.b.example", alpn=[]), remote("h:2", "x.b.example"))
+        self.assertIsNone(ask(state="need_more"))
+        for sni in ("b.example", "y.x.b.example", "c", "*.b.example."):
+            verdict = ask(state="complete", sni=sni, alpn=[])
+            self.assertEqual(verdict, {"close": True, "note": f"unknown name {sni}"})
+        no_name = {"close": True, "note": "no server name"}
+        self.assertEqual(ask(state="complete", sni=None, sni_unusable=True, alpn=[]), no_name)
+        for state in ("not_tls", "malformed", "too_large", "something_new"):
+            self.assertEqual(ask(state=state), {"close": True, "note": "no TLS"})
+        self.assertEqual(router.ask(b"GET / HTTP/1.1\r\n"), {"close": True, "note": "no TLS"})
+
+    def test_smtp_or_ssh(self) -> None:
+        router = self.example("smtp_or_ssh.py", SMTP="m:25", SSH="s:22", MAIL_FROM="192.0.2.0/24,2001:db8::/32")
+        self.assertEqual(router.hello()["events"], ["connect", "silence"])
+        for client in (["192.0.2.7", 1], ["2001:db8::7", 1]):
+            self.assertEqual(router.ask(b"", event="connect", client=client), {"remote": "m:25", "note": "known"})
+        for other in (["127.0.0.1", 1], ["fe80::1%lo", 1], None):
+            self.assertIsNone(router.ask(b"", event="connect", client=other))
+        self.assertEqual(router.ask(b"", event="silence"), {"remote": "m:25", "note": "silent"})
+        for data in (b"S", b"SSH-"[:3]):
+            self.assertIsNone(router.ask(data))
+            self.assertEqual(router.ask(data, event="silence"), {"remote": "m:25", "note": "early"})
+        self.assertEqual(router.ask(b"SSH-2.0-x\r\n"), {"remote": "s:22", "note": "ssh"})
+        self.assertEqual(router.ask(b"EHLO x\r\n"), {"remote": "m:25", "note": "early"})
+
+    def test_balance(self) -> None:
+        router = self.example("balance.py", REMOTES="a:1,b:2")
+        self.assertEqual(router.hello()["methods"], ["proxy", "proxy_error", "cancel", "shutdown", "closed"])
+
+        def ask(connection: str) -> Any:
+            return router.ask(b"x", connection=connection)["remote"]
+
+        def closed(connection: str) -> None:
+            router.notify(
+                "closed", connection=connection, bytes_to_remote=0, bytes_to_client=0, duration_ms=1, reason="done"
+            )
+
+        def failed(connection: str, *remotes: str) -> Any:
+            attempts = [{"remote": remote, "type": "connect_refused", "message": ""} for remote in remotes]
+            message = router.request("proxy_error", type="connect_refused", connection=connection, attempts=attempts)
+            return router.call(message)["result"]
+
+        self.assertEqual([ask(f"1.{n}") for n in range(5)], ["a:1", "b:2", "a:1", "b:2", "a:1"])
+        for connection in ("1.0", "1.2", "9.9", "1.2"):
+            closed(connection)  # a: 1, b: 2; some we do not know, or not any more
+        self.assertEqual([ask("1.5"), ask("1.6")], ["a:1", "a:1"])
+        # What fails is replaced, counted where it is now, and left out.
+        other = failed("1.6", "a:1")
+        self.assertEqual(other, {"remote": "b:2", "connect_timeout": 2})
+        self.assertEqual([ask("1.7"), ask("1.8")], ["b:2", "b:2"])
+        self.assertIsNone(failed("1.8", "a:1", "b:2"))
+        for n in range(9):
+            closed(f"1.{n}")
+        self.assertEqual([ask("2.0"), ask("2.1")], ["a:1", "b:2"])  # all have failed: all are tried
+        self.assertEqual(router.stderr(), "")
 
     def test_sendfile(self) -> None:
         router = self.example("sendfile.py")
