@@ -26,7 +26,7 @@ install: $(if $(wildcard $(BINARY)),,build) ## Install into PREFIX (/usr/local):
 	install -d '$(bin)' '$(share)/python/tproxy' '$(share)/python/examples' '$(share)/systemd'
 	install -s -m 755 $(BINARY) '$(bin)/tproxy'
 	install -m 644 routers/python/tproxy/*.py routers/python/tproxy/py.typed '$(share)/python/tproxy'
-	install -m 644 routers/python/examples/* '$(share)/python/examples'
+	install -m 644 routers/python/examples/*.* '$(share)/python/examples'
 	for unit in packaging/tproxy.service packaging/tproxy.socket; do \
 	    sed 's|/usr/local/bin/|$(PREFIX)/bin/|' $$unit > "$(share)/systemd/$${unit##*/}" && \
 	    chmod 644 "$(share)/systemd/$${unit##*/}" || exit; \
