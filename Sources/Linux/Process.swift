@@ -80,10 +80,10 @@ public enum Process {
         return Ended(pid: pid, status: status)
     }
 
-    /// Whether a process has ended, reaped or not. The C function is `poll`.
-    public static func hasEnded(_ pidfd: borrowing Descriptor) -> Bool {
+    /// Whether a process has ended, reaped or not; waits for that no longer than told. The C function is `poll`.
+    public static func hasEnded(_ pidfd: borrowing Descriptor, withinMilliseconds wait: Int32 = 0) -> Bool {
         var entry = pollfd(fd: pidfd.raw, events: Int16(POLLIN), revents: 0)
-        return poll(&entry, 1, 0) == 1
+        return poll(&entry, 1, wait) == 1
     }
 
     /// How many descriptors a process may open: what is in force and how far it may be raised (RLIMIT_NOFILE).

@@ -128,10 +128,13 @@ struct RouterLink: ~Copyable {
     }
 
     /// Whether its process has ended, reaped or not.
-    var hasEnded: Bool {
+    var hasEnded: Bool { hasEnded(withinMilliseconds: 0) }
+
+    /// The same; waits for that no longer than told.
+    func hasEnded(withinMilliseconds wait: Int32) -> Bool {
         if isReaped { return true }
         switch pidfd {
-        case .some(let pidfd): return Process.hasEnded(pidfd)
+        case .some(let pidfd): return Process.hasEnded(pidfd, withinMilliseconds: wait)
         case .none: return true
         }
     }

@@ -158,7 +158,10 @@ final class Worker {
             serveRouters()
             accessLog?.flush()
             try changeStage()
-            if case .ended(let status) = stage { return status }
+            if case .ended(let status) = stage {
+                endRouters()
+                return status
+            }
             if now >= nextHeartbeat { beat() }
         }
     }
@@ -454,7 +457,10 @@ final class Worker {
     private func drain(within milliseconds: Int64?) {
         let deadline = milliseconds.map { now + $0 }
         switch stage {
-        case .booting: stage = .ended(status: 0)
+        case .booting:
+            // Its router goes first: nothing of ours is left behind when the last process is gone.
+            acceptor.close(around.poller)
+            leave()
         case .serving:
             acceptRest()
             acceptor.close(around.poller)
@@ -477,8 +483,7 @@ final class Worker {
         for slot in slots where connections.isTaken(slot) { handle(slot, .stop) }
         unfinished.removeAll()
         switch stage {
-        case .booting: stage = .ended(status: 0)
-        case .serving, .draining: leave()
+        case .booting, .serving, .draining: leave()
         case .leaving: stage = .ended(status: 0)
         case .ended: break
         }
@@ -489,6 +494,18 @@ final class Worker {
         stage = .leaving(deadline: now + Int64(Limits.killAfterMilliseconds))
         serveRouters()
     }
+
+    /// Whoever did not leave when told to goes now, so that nothing of ours is there once the last process is gone.
+    private func endRouters() {
+        links.forEachSlot { slab, slot in
+            guard !slab[slot].isReaped else { return }
+            slab[slot].signal(Signal.kill.rawValue)
+            _ = slab[slot].hasEnded(withinMilliseconds: Self.endedWithinMilliseconds)
+        }
+    }
+
+    /// What the kernel needs at most to end a process that was killed.
+    private static let endedWithinMilliseconds: Int32 = 200
 
     /// Goes on to what the state of things allows.
     private func changeStage() throws(Errno) {
