@@ -500,7 +500,7 @@ final class Worker {
         links.forEachSlot { slab, slot in
             guard !slab[slot].isReaped else { return }
             slab[slot].signal(Signal.kill.rawValue)
-            _ = slab[slot].hasEnded(withinMilliseconds: Self.endedWithinMilliseconds)
+            if slab[slot].hasEnded(withinMilliseconds: Self.endedWithinMilliseconds) { _ = slab[slot].reap() }
         }
     }
 
