@@ -97,20 +97,25 @@ extension IntegrationTests {
             }
         }
 
-        @Test("connections are spread over the workers")
+        @Test("long connections that come one by one are spread over the workers, each within a quarter of the mean")
         func spread() throws {
-            try withTProxy(["-w", "2"]) { proxy in
-                try proxy.process.line(with: "router 1 is ready", count: 2)
+            try withTProxy(["-w", "4"]) { proxy in
+                try proxy.process.line(with: "router 1 is ready", count: 4)
+                let origin = try CrowdOrigin()
+                let order = #"{"answer": {"remote": "\#(origin.address)"}, "rest": true}"# + "\n"
                 var clients: [Peer] = []
-                for _ in 0..<40 {
-                    let client = try proxy.client(#"{"report": true}"#)
+                for number in 0..<400 {
+                    let client = try proxy.client()
+                    try client.send(order + "\(number);")
+                    try client.expect("\(number);")
                     clients.append(client)
-                    _ = try client.text()
                 }
-                let ids = try proxy.accesses(40).map { $0["id"].split(separator: ".").first ?? "" }
-                let share = Dictionary(grouping: ids, by: { $0 }).mapValues(\.count)
-                #expect(share.count == 2 && share.values.allSatisfy { $0 >= 5 }, "\(share)")
-                #expect(Set(try proxy.accesses(40).map { $0["id"] }).count == 40)
+                for client in clients { client.end() }
+                for client in clients { #expect(try client.ending() == .end) }
+                let ids = try proxy.accesses(400).map { $0["id"] }
+                let share = Dictionary(grouping: ids) { $0.prefix { $0 != "." } }.mapValues(\.count)
+                #expect(share.count == 4 && share.values.allSatisfy { (75...125).contains($0) }, "\(share)")
+                #expect(Set(ids).count == 400)
             }
         }
     }
