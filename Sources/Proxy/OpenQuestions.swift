@@ -133,6 +133,17 @@ struct OpenQuestions {
         return slot == list.end ? nil : slot
     }
 
+    func second(of list: QuestionList) -> Int32? {
+        guard let first = first(of: list) else { return nil }
+        let slot = self[first].next
+        return slot == list.end ? nil : slot
+    }
+
+    func last(of list: QuestionList) -> Int32? {
+        let slot = self[list.end].previous
+        return slot == list.end ? nil : slot
+    }
+
     mutating func append(_ slot: Int32, to list: QuestionList) {
         insert(slot, before: list.end)
     }

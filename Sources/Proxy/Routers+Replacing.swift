@@ -46,8 +46,9 @@ struct RouterLife {
     var phase: Phase
     var abilities = RouterAbilities()
     var nextQuestionID = firstQuestionID
-    /// Rises whenever something came from it.
+    /// Rises whenever something came from it; when that was the last time.
     var heard: UInt64 = 0
+    var heardAt: Int64
     var blocked: Blocked?
     /// Questions it has not answered, the abandoned ones among them; answers that are being carried out.
     var inFlight = 0
@@ -59,6 +60,12 @@ struct RouterLife {
     let extended: QuestionList
 
     var hasRoom: Bool { inFlight < abilities.maxInFlight && blocked == nil && phase == .deciding }
+    /// Something came from it.
+    mutating func heard(_ now: Int64) {
+        heard &+= 1
+        heardAt = now
+    }
+
     /// Something of it is still wanted.
     var isNeeded: Bool { inFlight > abandoned || unapplied > 0 }
 }
@@ -174,7 +181,7 @@ extension Routers {
         abilities.maxInFlight = max(1, min(abilities.maxInFlight, limits.inFlightMax, limits.questionsMax))
         lives[position].abilities = abilities
         lives[position].index = QuestionIndex(capacity: abilities.maxInFlight)
-        lives[position].heard &+= 1
+        lives[position].heard(now)
         lives[position].phase = .deciding
         let seat = lives[position].seat
         let old = seats[seat].holder
@@ -223,9 +230,7 @@ extension Routers {
             guard deadline <= now else { return }
             failStart(router, closed ? .closed : .noGreeting(limits.helloTimeoutMilliseconds), now)
         case .deciding, .standingBy, .retiring:
-            if expireQuestions(position, now) {
-                lose(router, .wedged(limits.routerTimeoutMilliseconds), now)
-            }
+            if let silence = expireQuestions(position, now) { lose(router, .wedged(silence), now) }
         case .leaving(let departure, let deadline):
             guard deadline <= now else { return }
             switch departure {
@@ -243,22 +248,42 @@ extension Routers {
         }
     }
 
-    /// Ends the questions whose router took too long. True: it has been silent since one of them was put to it, or has read
-    /// nothing for as long. Then it is the router that is at fault, and its questions are not over.
-    private mutating func expireQuestions(_ position: Int, _ now: Int64) -> Bool {
+    /// Ends the questions whose router took too long. For how long it has been silent, if it is the router that is at fault;
+    /// then its questions are not over. It is when it has written nothing since one of them was put to it, or when two or
+    /// more have waited most of their time in silence (a script that takes one line after the other is stuck at the first of
+    /// many), or when it has read nothing for as long.
+    private mutating func expireQuestions(_ position: Int, _ now: Int64) -> Int64? {
+        let timeout = limits.routerTimeoutMilliseconds
         if let blocked = lives[position].blocked, blocked.deadline <= now {
-            if blocked.heardBefore == lives[position].heard { return true }
+            if blocked.heardBefore == lives[position].heard { return timeout }
             lives[position].blocked = RouterLife.Blocked(
-                deadline: now &+ limits.routerTimeoutMilliseconds, heardBefore: lives[position].heard)
+                deadline: now &+ timeout, heardBefore: lives[position].heard)
         }
-        while let slot = questions.first(of: lives[position].asked), questions[slot].deadline <= now {
-            if questions[slot].heardBefore == lives[position].heard { return true }
+        let silence = now &- lives[position].heardAt
+        let list = lives[position].asked
+        while let slot = questions.first(of: list), questions[slot].deadline <= now {
+            if questions[slot].heardBefore == lives[position].heard { return timeout }
+            if silence >= timeout / 4 * 3, let second = questions.second(of: list),
+                now &- questions[second].askedAt >= timeout / 4 * 3
+            {
+                return silence
+            }
+            // It may be stuck since it wrote last: then one that was put to it after that will tell, and this one is
+            // asked again with it. Once, so that nobody waits longer than twice.
+            if silence >= timeout / 10, questions[slot].phase == .asked, now &- questions[slot].askedAt < 2 &* timeout,
+                let last = questions.last(of: list), last != slot, questions[last].heardBefore == lives[position].heard
+            {
+                questions[slot].deadline = questions[last].deadline
+                questions.unlink(slot)
+                questions.append(slot, to: list)
+                continue
+            }
             expire(slot, position, now)
         }
         while let slot = questions.first(of: lives[position].extended), questions[slot].deadline <= now {
             expire(slot, position, now)
         }
-        return false
+        return nil
     }
 
     private mutating func expire(_ slot: Int32, _ position: Int, _ now: Int64) {
@@ -375,7 +400,7 @@ extension Routers {
             RouterLife(
                 id: router, kind: limits.kind, generation: generation, seat: seat,
                 phase: .starting(deadline: now &+ limits.helloTimeoutMilliseconds, closed: false),
-                asked: questions.makeList(), extended: questions.makeList()))
+                heardAt: now, asked: questions.makeList(), extended: questions.makeList()))
         seats[seat].coming = router
         counters.spawned &+= 1
         actions.append(.spawn(router, limits.kind, generation: generation))

@@ -160,7 +160,7 @@ struct Routers: ~Copyable {
             counters.lateAnswers &+= 1
             return nil
         }
-        lives[position].heard &+= 1
+        lives[position].heard(now)
         guard let slot = lives[position].index.remove(id) else {
             if (RouterLife.firstQuestionID..<lives[position].nextQuestionID).contains(id) {
                 counters.lateAnswers &+= 1
@@ -194,7 +194,7 @@ struct Routers: ~Copyable {
     /// The router needs so much more time for a question, counted from now. Never less than it had, never more than the maximum.
     mutating func progressed(_ router: RouterID, id: UInt64, milliseconds: Int64, now: Int64) {
         guard let position = position(of: router) else { return }
-        lives[position].heard &+= 1
+        lives[position].heard(now)
         guard let slot = lives[position].index.find(id), questions[slot].phase == .asked else { return }
         let wished = now &+ max(0, min(milliseconds, limits.progressMaxMilliseconds))
         let latest = questions[slot].askedAt &+ limits.progressMaxMilliseconds
@@ -204,9 +204,9 @@ struct Routers: ~Copyable {
     }
 
     /// Bytes came from the router, whatever they say.
-    mutating func heard(_ router: RouterID) {
+    mutating func heard(_ router: RouterID, now: Int64) {
         guard let position = position(of: router) else { return }
-        lives[position].heard &+= 1
+        lives[position].heard(now)
     }
 
     /// The router does not read what we write (or does again): it is put no further question meanwhile.

@@ -271,7 +271,7 @@ extension Worker {
             case .wouldBlock: return
             case .endOfStream: return socketEnded(slot)
             case .moved(let count):
-                withRouters(id.role) { $0.heard(id) }
+                withRouters(id.role) { $0.heard(id, now: now) }
                 guard takeLines(slot) else { return }
                 if count < Self.fullRead { return }
             }

@@ -168,6 +168,62 @@ struct RoutersReplacingTests {
         #expect(desk.take() == [send(1, 2, to: 2, replay: 1), send(2, 3, to: 2, replay: 1)])
     }
 
+    @Test("a router that answered the first of many and is stuck at the next is wedged for all of them")
+    func stuckInTheMiddle() {
+        let desk = Desk.ready()
+        for asker in UInt64(1)...4 { desk.ask(asker) }
+        _ = desk.take()
+        desk.pass(10)
+        desk.settle(r(1), 2)
+        desk.pass(4989)
+        #expect(desk.take() == [])
+        desk.pass(1)
+        #expect(desk.take() == [.kill(r(1)), spawn(2)])
+        #expect(desk.takeNotes().contains(.lost(r(1), .wedged(4990), open: 3, replayed: 3)))
+    }
+
+    @Test("one that has hung alone since the router wrote last is told of by one that was asked after that")
+    func stuckBehindAnAnswer() {
+        let desk = Desk.ready()
+        desk.ask(1)
+        desk.ask(2)
+        _ = desk.take()
+        desk.settle(r(1), 3)
+        desk.pass(3000)
+        desk.ask(3)
+        _ = desk.take()
+        // The first one's time is up, but the router has said nothing for long and was asked meanwhile.
+        desk.pass(4999)
+        #expect(desk.take() == [])
+        desk.pass(1)
+        #expect(desk.take() == [.kill(r(1)), spawn(2)])
+        #expect(desk.takeNotes().contains(.lost(r(1), .wedged(5000), open: 2, replayed: 2)))
+    }
+
+    @Test("a router that answers others is not stuck: a question past its time is lost alone")
+    func lostAlone() {
+        let desk = Desk.ready()
+        desk.ask(1)
+        _ = desk.take()
+        for id in UInt64(3)...11 {
+            desk.pass(490)
+            desk.ask(id)
+            _ = desk.take()
+            desk.settle(r(1), id)
+        }
+        desk.pass(490)
+        desk.ask(99)
+        _ = desk.take()
+        desk.pass(99)
+        #expect(desk.take() == [])
+        desk.pass(1)
+        // 590 ms of silence: the one that was asked in it will tell.
+        #expect(desk.take() == [])
+        desk.settle(r(1), 12)
+        desk.pass(5000)
+        #expect(desk.take() == [.fail(a(1), .deadline)])
+    }
+
     @Test("a question that waited long in the queue does not make a busy router look wedged")
     func notWedgedByWaiting() {
         let desk = Desk.ready(RouterAbilities(maxInFlight: 1))
@@ -198,7 +254,7 @@ struct RoutersReplacingTests {
         desk.routers.blocked(r(1), true, now: desk.now)
         desk.routers.withdraw(token, now: desk.now)
         desk.pass(4000)
-        desk.routers.heard(r(1))
+        desk.routers.heard(r(1), now: desk.now)
         desk.pass(1000)
         desk.routers.blocked(r(1), true, now: desk.now)
         #expect(desk.take() == [.cancel(r(1), id: 2, a(1))])

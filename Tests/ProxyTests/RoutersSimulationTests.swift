@@ -251,7 +251,10 @@ final class History {
         let timeout = limits.routerTimeoutMilliseconds
         let asked = process.open.contains { $0.event > process.lastWrote.event && now - $0.since >= timeout }
         let reads = process.isBlocked && now - max(process.blockedSince, process.lastWrote.at) >= timeout
-        must(asked || reads, "router \(router) was killed though it is not wedged")
+        let patience = timeout / 4 * 3
+        let silent =
+            now - process.lastWrote.at >= patience && process.open.count { now - $0.since >= patience } > 1
+        must(asked || reads || silent, "router \(router) was killed though it is not wedged")
     }
 
     func condemn(_ router: RouterID) {
@@ -413,7 +416,7 @@ extension History {
 
     func write() {
         guard let number = pick(greeted) else { return }
-        routers.heard(RouterID(number: number))
+        routers.heard(RouterID(number: number), now: now)
         wrote(number)
     }
 
@@ -489,7 +492,11 @@ extension History {
         // Those that a router without cancel kept too long are free again there.
         for (number, process) in processes where process.state == .greeted {
             processes[number]?.open = process.open.filter { $0.asker != nil || now < $0.deadline }
-            must(process.open.allSatisfy { $0.asker == nil || now < $0.deadline }, "a question at \(number) is too old")
+            // Twice the time at most, while the router may be stuck.
+            let most = limits.routerTimeoutMilliseconds
+            must(
+                process.open.allSatisfy { $0.asker == nil || now < $0.deadline + most },
+                "a question at \(number) is too old")
         }
         for client in clients.values {
             if case .waiting(let since) = client.place {

@@ -288,7 +288,7 @@ struct RoutersQuestionTests {
         let desk = Desk.ready()
         let token = desk.ask(1)
         _ = desk.take()
-        desk.routers.heard(r(1))
+        desk.routers.heard(r(1), now: desk.now)
         desk.now += 5000
         desk.routers.advance(now: desk.now)
         #expect(desk.routers.openCount == 0)

@@ -1,0 +1,187 @@
+import Foundation
+import Glibc
+import Testing
+
+extension IntegrationTests {
+    /// What routers do wrong over time: each has its outcome, its line in the log and its bound.
+    @Suite struct RoutersFaulty {
+        private func served(_ proxy: TProxy, _ data: String = "?") throws {
+            let client = try proxy.client(data)
+            #expect(try client.text() == "served")
+        }
+
+        @Test("an answer that comes after its time is nobody's")
+        func late() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    late = message["method"] == "proxy" and message["params"]["data"] == "late\\n"
+                        if late:
+                            import threading
+                            text = json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": {"close": "too late"}})
+                            threading.Timer(0.7, lambda: (print(text, flush=True), print("it is out", file=sys.stderr))).start()
+                            continue
+                    """)
+            try withTProxy(["--router-timeout", "0.4"], router: script.command) { proxy in
+                let first = proxy.routers(of: try proxy.worker())
+                let late = try proxy.client("late")
+                try served(proxy)
+                #expect(try late.text() == "")
+                #expect(try proxy.access(late)["reason"] == "router_timeout")
+                try proxy.process.line(with: "it is out")
+                for _ in 0..<5 { try served(proxy) }
+                #expect(proxy.routers(of: try proxy.worker()) == first)
+            }
+        }
+
+        @Test(
+            "a router that is stuck for good is replaced, and nobody but who stops it loses by it",
+            arguments: ["time.sleep(1000)", "os.close(0); time.sleep(1000)", "exec('while True: pass')"])
+        func stuck(how: String) throws {
+            let script = ScriptFile()
+            try script.write(
+                "served", before: #"if message.get("params", {}).get("data") == "stop\n": \#(how)"#)
+            try withTProxy(["--router-timeout", "0.4"], router: script.command) { proxy in
+                let before = try (0..<10).map { _ in try proxy.client("?") }
+                let guilty = try proxy.client("stop")
+                let after = try (0..<10).map { _ in try proxy.client("?") }
+                for client in before + after { #expect(try client.text() == "served") }
+                #expect(try guilty.text() == "")
+                #expect(try proxy.access(guilty)["reason"] == "poison")
+                try proxy.process.line(with: "was asked and wrote nothing for 400 ms")
+                try served(proxy)
+                try Deadline(in: patience).until("one router") { proxy.routers(of: try proxy.worker()).count == 1 }
+            }
+        }
+
+        @Test("garbage now and then is logged and skipped, however much of it there is in time")
+        func garbage() throws {
+            let script = ScriptFile()
+            try script.write("served", before: #"print("{broken", "\xff", flush=True)"#)
+            try withTProxy(router: script.command) { proxy in
+                let first = proxy.routers(of: try proxy.worker())
+                for _ in 0..<40 { try served(proxy) }
+                #expect(proxy.routers(of: try proxy.worker()) == first)
+                // At most a line a second.
+                #expect((1...20).contains(proxy.process.lines.count { $0.contains("what cannot be understood") }))
+            }
+        }
+
+        @Test("what a router has forked goes with it, though it holds the socket")
+        func forks() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    if message["method"] == "hello":
+                            child = os.fork()
+                            if child == 0:
+                                time.sleep(1000)
+                            print("child", child, file=sys.stderr, flush=True)
+                    """)
+            try withTProxy(router: script.command) { proxy in
+                let worker = try proxy.worker()
+                let router = try #require(proxy.routers(of: worker).first)
+                let line = try proxy.process.line(with: "child ")
+                let child = try #require(line.split(separator: " ").last.flatMap { pid_t($0) })
+                #expect(Proc.isAlive(child))
+                kill(router, SIGKILL)
+                try served(proxy)
+                try Deadline(in: patience).until("the child's end") { !Proc.isAlive(child) }
+            }
+        }
+
+        @Test("one that ignores its end of input and TERM is killed, and nobody waits for that")
+        func stubborn() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    if message["method"] == "hello":
+                            import atexit, signal
+                            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                            atexit.register(time.sleep, 1000)
+                    """)
+            try withTProxy(router: script.command) { proxy in
+                let router = try #require(proxy.routers(of: try proxy.worker()).first)
+                try script.write("served")
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "reloaded: ")
+                try served(proxy)
+                try proxy.process.line(with: "did not leave when told to: TERM", within: 20)
+                try served(proxy)
+                try proxy.process.line(with: "did not leave at TERM: KILL", within: 20)
+                try Deadline(in: patience).until("its end") { !Proc.isAlive(router) }
+            }
+        }
+
+        @Test("a router that reads nothing is not written to without bound, costs no CPU, and is replaced")
+        func readsNothing() throws {
+            let script = ScriptFile()
+            let flag = "\(script.folder.path)/slept"
+            try script.write(
+                "served",
+                before: """
+                    if message["method"] == "proxy" and not os.path.exists("\(flag)"):
+                            open("\(flag)", "w").close()
+                            time.sleep(1000)
+                    """)
+            try withTProxy(["--router-timeout", "2"], router: script.command) { proxy in
+                let worker = try proxy.worker()
+                let data = String(repeating: "\u{1}", count: 60_000)
+                let clients = try (0..<100).map { _ in try proxy.client(data) }
+                let before = try Proc.ticks(worker)
+                try proxy.process.line(with: "was asked and wrote nothing")
+                #expect(try Proc.ticks(worker) - before < 60)
+                for client in clients { #expect(try client.text(within: 30) == "served") }
+                #expect(try Proc.kilobytes(worker, "VmHWM") < 150_000)
+            }
+        }
+
+        @Test("a router that says hello and nothing else, and one that never says anything, at the first start")
+        func silentStart() throws {
+            let script = ScriptFile()
+            try script.write("served", before: #"if message["method"] == "proxy": continue"#)
+            let origin = try Origin()
+            try withTProxy(["--router-timeout", "0.3", "--fallback", origin.address], router: script.command) { proxy in
+                let client = try proxy.client("?")
+                // Alone, twice: it might be its fault, so it does not go to the fallback.
+                #expect(try client.text() == "")
+                #expect(try proxy.access(client)["reason"] == "poison")
+                #expect(!origin.hasVisitor)
+            }
+        }
+
+        @Test("the Python package serves many workers from one process, and brings its state along")
+        func pythonListens() throws {
+            let folder = Folder()
+            let path = "\(folder.path)/route.sock"
+            let script = try folder.file(
+                "shared.py",
+                """
+                import sys
+                sys.path.insert(0, "\(Repository.root)routers/python")
+                import tproxy
+                seen = []
+                def proxy(data):
+                    seen.append(data)
+                    return {"close": str(len(seen))}
+                print("starting", file=sys.stderr, flush=True)
+                tproxy.run(proxy, listen="\(path)")
+                """)
+            let router = try Subprocess(["python3", script])
+            try router.line(with: "starting")
+            try withTProxy(["-w", "2"], router: "unix:\(path)") { proxy in
+                for number in 1...20 {
+                    let client = try proxy.client("?")
+                    #expect(try client.text() == "\(number)")
+                }
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "reloaded: ")
+                let client = try proxy.client("?")
+                #expect(try client.text() == "21")
+            }
+        }
+    }
+}
