@@ -120,8 +120,6 @@ public enum Limits {
     @inlinable public static var flowBytesPerTurn: Int { 524_288 }
     /// One lent buffer: small ones cost twice the system calls.
     @inlinable public static var bufferBytes: Int { 262_144 }
-    /// Buffers kept for the next use; what is beyond goes back to the allocator.
-    @inlinable public static var buffersKept: Int { 64 }
     /// Accepts of one wake-up, so that the other workers get theirs.
     @inlinable public static var acceptsPerTurn: Int { 4 }
     /// The same for a worker that shares with nobody.

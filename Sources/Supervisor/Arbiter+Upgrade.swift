@@ -44,8 +44,7 @@ extension Arbiter {
     }
 
     private func startSuccessor(_ generation: UInt64, _ lastSerial: Serial) throws(Errno) -> SuccessorHandle {
-        var raw: (Int32, Int32) = (-1, -1)
-        try Socket.packetPair().take { ours, theirs in raw = (ours.release(), theirs.release()) }
+        let raw = try Socket.packetPair().release()
         let ours = Descriptor(owning: raw.0)
         let theirs = Descriptor(owning: raw.1)
         let channel = try SuccessorChannel(ours)

@@ -239,8 +239,7 @@ public struct Arbiter: ~Copyable {
 
     private func start(_ serial: Serial, _ generation: UInt64) throws(Errno) -> WorkerHandle {
         guard let slot = scoreboard.freeSlot() else { throw .noSpace }
-        var raw: (Int32, Int32) = (-1, -1)
-        try Socket.packetPair().take { ours, theirs in raw = (ours.release(), theirs.release()) }
+        let raw = try Socket.packetPair().release()
         let ours = Descriptor(owning: raw.0)
         let theirs = Descriptor(owning: raw.1)
         let channel = try ArbiterChannel(ours)

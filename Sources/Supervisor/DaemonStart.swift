@@ -39,8 +39,7 @@ public enum DaemonStart {
     }
 
     private static func start(_ settings: Settings, _ launch: Launch) throws(Errno) -> (Int32, Channel) {
-        var raw: (Int32, Int32) = (-1, -1)
-        try Socket.packetPair().take { ours, theirs in raw = (ours.release(), theirs.release()) }
+        let raw = try Socket.packetPair().release()
         let ours = Descriptor(owning: raw.0)
         let theirs = Descriptor(owning: raw.1)
         let channel = Channel(try SuccessorChannel(ours))
