@@ -36,6 +36,8 @@ let package = Package(
     targets: [
         // Level 0
         .target(name: "CLinux"),
+        // The system's OpenSSL 3 (libssl-dev), linked dynamically: its security updates are the distribution's.
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .target(name: "Addressing", swiftSettings: safe),
         // Level 1
         .target(
@@ -60,7 +62,10 @@ let package = Package(
             name: "Reactor",
             dependencies: ["CLinux", "Linux", .product(name: "SystemPackage", package: "swift-system")],
             swiftSettings: safe),
-        .target(name: "TLS", swiftSettings: safe),
+        .target(
+            name: "TLS",
+            dependencies: ["COpenSSL", "Linux", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: common),
         // Level 3
         .target(
             name: "Proxy",
@@ -107,7 +112,7 @@ let package = Package(
             ],
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
-        .testTarget(name: "TLSTests", dependencies: ["TLS"], swiftSettings: common),
+        .testTarget(name: "TLSTests", dependencies: ["TLS", "COpenSSL", "Linux"], swiftSettings: common),
         .testTarget(
             name: "ProxyTests",
             dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor", "TLS"],
