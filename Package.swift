@@ -64,7 +64,10 @@ let package = Package(
             swiftSettings: safe),
         .target(
             name: "TLS",
-            dependencies: ["COpenSSL", "Linux", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: [
+                "COpenSSL", "Linux", "Config", "RouterProtocol",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: common),
         // Level 3
         .target(
@@ -78,7 +81,7 @@ let package = Package(
         .target(
             name: "Supervisor",
             dependencies: [
-                "Addressing", "Linux", "Config", "Control", "Logs", "Reactor",
+                "Addressing", "Linux", "Config", "Control", "Logs", "Reactor", "TLS",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
@@ -112,7 +115,9 @@ let package = Package(
             ],
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
-        .testTarget(name: "TLSTests", dependencies: ["TLS", "COpenSSL", "Linux"], swiftSettings: common),
+        .testTarget(
+            name: "TLSTests", dependencies: ["TLS", "COpenSSL", "Linux", "Config", "RouterProtocol"],
+            swiftSettings: common),
         .testTarget(
             name: "ProxyTests",
             dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor", "TLS"],
