@@ -84,8 +84,6 @@ public enum Limits {
     @inlinable public static var slowQuestionMilliseconds: Int { 50 }
     /// `remotes`: candidates of one verdict.
     @inlinable public static var remotesMax: Int { 64 }
-    /// How deep JSON from a router may be nested.
-    @inlinable public static var jsonDepthMax: Int { 64 }
     /// A line of a router's stderr is cut here for the log.
     @inlinable public static var routerErrorLineBytesMax: Int { 4096 }
     /// Lines of a router's stderr that are logged in a second; a flood's rest is dropped.

@@ -39,7 +39,7 @@ public struct ClientHelloFacts: Equatable, Sendable {
         line.append(json: state.rawValue)
         if state == .complete {
             line.append(",\"sni\":")
-            if let serverName { line.append(json: serverName) } else { line.append("null") }
+            line.append(json: serverName)
             if hasUnusableServerName { line.append(",\"sni_unusable\":true") }
             line.append(",\"alpn\":[")
             for (index, name) in protocols.enumerated() {

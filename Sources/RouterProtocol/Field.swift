@@ -49,6 +49,15 @@ struct Field {
         return text
     }
 
+    /// A file's path.
+    func path(in line: Span<UInt8>) throws(ProtocolError) -> String {
+        let path = try text(in: line, bytesMax: VerdictLimits.pathBytesMax)
+        guard !path.isEmpty, !path.utf8.contains(0) else {
+            throw wrongValue("must be a path, not empty and without NUL")
+        }
+        return path
+    }
+
     /// A list of strings.
     func texts(in line: Span<UInt8>) throws(ProtocolError) -> [String] {
         guard line.kind(of: value) == .array else { throw wrongType("must be a list of strings") }

@@ -10,6 +10,10 @@ extension [UInt8] {
         text.withUTF8 { unsafe append(escaping: $0, asBytes: false) }
     }
 
+    mutating func append(json text: String?) {
+        if let text { append(json: text) } else { append("null") }
+    }
+
     /// Appends bytes as a string with one character per byte.
     mutating func append(json bytes: Span<UInt8>) {
         unsafe bytes.withUnsafeBufferPointer { unsafe append(escaping: $0, asBytes: true) }
@@ -79,5 +83,18 @@ extension [UInt8] {
             append(UInt8(ascii: "0") &+ UInt8(truncatingIfNeeded: small / divisor % 10))
             divisor /= 10
         }
+    }
+}
+
+extension String {
+    /// At most so many bytes of UTF-8, cut between characters.
+    func cut(_ bytesMax: Int) -> String {
+        guard utf8.count > bytesMax else { return self }
+        var bytes = 0
+        let end = unicodeScalars.firstIndex {
+            bytes &+= UTF8.width($0)
+            return bytes > bytesMax
+        }
+        return String(self[..<(end ?? endIndex)])
     }
 }

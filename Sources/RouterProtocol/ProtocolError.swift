@@ -20,7 +20,6 @@ public enum Fault: String, CaseIterable, Sendable {
     case wrongValue = "wrong_value"
     case notBytes = "not_bytes"
     case conflict = "conflict"
-    case notAvailable = "not_available"
     case newerProtocol = "newer_protocol"
 
     /// The number under which protocol/README.md explains the fault: 1 to 19 for lines, from 20 on for answers.
@@ -42,8 +41,7 @@ public enum Fault: String, CaseIterable, Sendable {
         case .wrongValue: 25
         case .notBytes: 26
         case .conflict: 27
-        case .notAvailable: 28
-        case .newerProtocol: 29
+        case .newerProtocol: 28
         }
     }
 }

@@ -49,29 +49,27 @@ public struct Question: Sendable {
     }
 
     /// Appends the line, newline included. `data` is all the client has sent that no verdict has consumed; `clientHello`
-    /// what it comes to when it begins like TLS, with the byte 22.
-    public func append(to line: inout [UInt8], data: Span<UInt8>, clientHello: ClientHelloFacts? = nil) {
-        line.append("{\"jsonrpc\":\"2.0\",\"id\":")
-        line.append(json: id)
-        line.append(",\"method\":\"proxy\",\"params\":{\"connection\":")
-        line.append(json: connection)
+    /// what it comes to when it begins like TLS, with the byte 22; `tls` what was agreed with a client whose TLS ends here, and
+    /// then `data` is what was inside.
+    public func append(
+        to line: inout [UInt8], data: Span<UInt8>, clientHello: ClientHelloFacts? = nil, tls: TLSFacts? = nil
+    ) {
+        line.append(request: "proxy", id: id, connection: connection)
         line.append(",\"event\":")
         line.append(json: event.rawValue)
         line.append(",\"data\":")
         line.append(json: data)
-        line.append(",\"client\":")
-        line.append(json: client)
+        line.append(client: client)
         line.append(",\"local\":")
         line.append(json: local)
-        line.append(",\"listener\":")
-        line.append(json: listener)
-        line.append(",\"replay\":")
-        line.append(json: replay)
-        line.append(",\"deadline_ms\":")
-        line.append(json: deadlineMilliseconds)
+        line.append(listener: listener, replay: replay, deadlineMilliseconds: deadlineMilliseconds)
         if let clientHello {
             line.append(",\"client_hello\":")
             clientHello.append(to: &line)
+        }
+        if let tls {
+            line.append(",\"tls\":")
+            tls.append(to: &line)
         }
         if let state {
             line.append(",\"state\":")
@@ -154,14 +152,11 @@ public struct ErrorQuestion: Sendable {
 
     /// Appends the line, newline included.
     public func append(to line: inout [UInt8]) {
-        line.append("{\"jsonrpc\":\"2.0\",\"id\":")
-        line.append(json: id)
-        line.append(",\"method\":\"proxy_error\",\"params\":{\"connection\":")
-        line.append(json: connection)
+        line.append(request: "proxy_error", id: id, connection: connection)
         line.append(",\"type\":")
         line.append(json: failure.rawValue)
         line.append(",\"message\":")
-        line.append(json: Self.cut(message))
+        line.append(json: message.cut(Self.messageBytesMax))
         line.append(",\"errno\":")
         if let errno { line.append(json: errno) } else { line.append("null") }
         line.append(",\"attempts\":[")
@@ -171,35 +166,44 @@ public struct ErrorQuestion: Sendable {
             line.append(",\"type\":")
             line.append(json: attempt.failure.rawValue)
             line.append(",\"message\":")
-            line.append(json: Self.cut(attempt.message))
+            line.append(json: attempt.message.cut(Self.messageBytesMax))
             line.append("}")
         }
-        line.append("],\"client\":")
-        line.append(json: client)
+        line.append("]")
+        line.append(client: client)
         line.append(",\"remote\":")
-        if let remote { line.append(json: remote.description) } else { line.append("null") }
-        line.append(",\"listener\":")
-        line.append(json: listener)
-        line.append(",\"replay\":")
-        line.append(json: replay)
-        line.append(",\"deadline_ms\":")
-        line.append(json: deadlineMilliseconds)
+        line.append(json: remote?.description)
+        line.append(listener: listener, replay: replay, deadlineMilliseconds: deadlineMilliseconds)
         line.append("}}\n")
-    }
-
-    /// At most `messageBytesMax` bytes, cut between characters.
-    private static func cut(_ message: String) -> String {
-        guard message.utf8.count > messageBytesMax else { return message }
-        var bytes = 0
-        let end = message.unicodeScalars.firstIndex {
-            bytes &+= UTF8.width($0)
-            return bytes > messageBytesMax
-        }
-        return String(message[..<(end ?? message.endIndex)])
     }
 }
 
 extension [UInt8] {
+    /// How every request about a connection begins.
+    fileprivate mutating func append(request method: String, id: UInt64, connection: String) {
+        append("{\"jsonrpc\":\"2.0\",\"id\":")
+        append(json: id)
+        append(",\"method\":")
+        append(json: method)
+        append(",\"params\":{\"connection\":")
+        append(json: connection)
+    }
+
+    fileprivate mutating func append(client: Endpoint?) {
+        append(",\"client\":")
+        append(json: client)
+    }
+
+    /// How every request about a connection ends.
+    fileprivate mutating func append(listener: String, replay: Int, deadlineMilliseconds: Int) {
+        append(",\"listener\":")
+        append(json: listener)
+        append(",\"replay\":")
+        append(json: replay)
+        append(",\"deadline_ms\":")
+        append(json: deadlineMilliseconds)
+    }
+
     /// `["host", port]`, or `null` for what has no port.
     mutating func append(json endpoint: Endpoint?) {
         guard let endpoint, let port = endpoint.port else {

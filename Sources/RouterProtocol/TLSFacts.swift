@@ -1,6 +1,6 @@
-// TLS in questions and verdicts: what was agreed with a client, and how to speak to a remote.
+// `tls` in a question: what was agreed with a client whose TLS ends here.
 
-/// What was agreed with a client whose TLS ends here: the question's `tls`.
+/// What was agreed with a client.
 public struct TLSFacts: Equatable, Sendable {
     /// The client's certificate; it has been verified.
     public struct Certificate: Equatable, Sendable {
@@ -34,23 +34,52 @@ public struct TLSFacts: Equatable, Sendable {
         self.alpn = alpn
         self.clientCertificate = clientCertificate
     }
+    /// A server name or a protocol's name has no more bytes (RFC 6066, RFC 7301).
+    public static let nameBytesMax = 255
+    /// No version, cipher or fingerprint has more.
+    public static let wordBytesMax = 64
+    /// A longer distinguished name is cut and ends in "…", so that it equals no other one.
+    public static let distinguishedNameBytesMax = 1024
+    /// The first so many alternative names are told, and of them so many bytes: those that are whole.
+    public static let alternativeNamesMax = 64
+    public static let alternativeNameBytesMax = 2048
+
+    func append(to line: inout [UInt8]) {
+        line.append("{\"version\":")
+        line.append(json: version.cut(Self.wordBytesMax))
+        line.append(",\"cipher\":")
+        line.append(json: cipher.cut(Self.wordBytesMax))
+        line.append(",\"sni\":")
+        line.append(json: sni?.cut(Self.nameBytesMax))
+        line.append(",\"alpn\":")
+        line.append(json: alpn?.cut(Self.nameBytesMax))
+        line.append(",\"client_certificate\":")
+        if let clientCertificate { clientCertificate.append(to: &line) } else { line.append("null") }
+        line.append("}")
+    }
 }
 
-/// How to speak TLS to a remote: a verdict's `ssl_args`, after Python's `ssl.wrap_socket`.
-public struct TLSArguments: Hashable, Sendable {
-    /// Paths of PEM files; without a key file the certificate's file holds the key.
-    public var keyFile: String?
-    public var certificateFile: String?
-    /// `cert_reqs`: false is 0, the remote's certificate is not looked at. 1 and 2 verify it: a server always has one.
-    public var verifies = true
-    /// `ca_certs`: a PEM file; nil for the system's.
-    public var authoritiesFile: String?
-    /// `ssl_version`, Python's numbers: 2 is any, 3, 4 and 5 are exactly TLS 1.0, 1.1 and 1.2.
-    public var version: Int?
-    public var ciphers: String?
-    /// The name to send and to verify instead of the remote's own.
-    public var serverName: String?
-    public var alpn: [String] = []
+extension TLSFacts.Certificate {
+    fileprivate func append(to line: inout [UInt8]) {
+        line.append("{\"subject\":")
+        line.append(json: Self.whole(subject))
+        line.append(",\"issuer\":")
+        line.append(json: Self.whole(issuer))
+        line.append(",\"names\":[")
+        var room = TLSFacts.alternativeNameBytesMax
+        for (index, name) in names.prefix(TLSFacts.alternativeNamesMax).enumerated() {
+            room &-= name.utf8.count
+            guard room >= 0 else { break }
+            if index > 0 { line.append(",") }
+            line.append(json: name)
+        }
+        line.append("],\"fingerprint\":")
+        line.append(json: fingerprint.cut(TLSFacts.wordBytesMax))
+        line.append("}")
+    }
 
-    public init() {}
+    private static func whole(_ name: String) -> String {
+        let cut = name.cut(TLSFacts.distinguishedNameBytesMax)
+        return cut.utf8.count == name.utf8.count ? name : cut + "…"
+    }
 }

@@ -58,11 +58,17 @@ public struct RemoteVerdict: Equatable, Sendable {
     public var replyBefore = false
     /// How many bytes of the question's data are not sent to the remote.
     public var consume = 0
-    /// For one remote: its name, all its addresses.
+    /// For one remote: its name, all its addresses, TLS.
     public var connectTimeoutMilliseconds: Int?
     /// How long the remote may be silent.
     public var inactivityTimeoutMilliseconds: Int?
     public var bind: LocalAddress?
+    /// How to speak TLS to the remote; nil for plain bytes.
+    public var tls: TLSArguments?
+    /// Names in `ssl_args` that mean something to Python's `ssl.wrap_socket` and nothing here: for one line of the log.
+    public var ignoredTLSArguments: [String] = []
+    /// The version, 1 or 2, of the PROXY header that goes to the remote before all else, the TLS handshake too.
+    public var proxyProtocol: Int?
     /// Any JSON for the rewriters, as it came.
     public var extra: [UInt8]?
     public var labels = Labels()

@@ -104,6 +104,7 @@ private struct VerdictKeys {
     var state: [UInt8]?
     var wait: Int?
     var usesTLS = false
+    var tls = TLSArgumentsReading()
     var connectTimeoutMilliseconds: Int?
     var inactivityTimeoutMilliseconds: Int?
     var extra: [UInt8]?
@@ -131,7 +132,7 @@ private struct VerdictKeys {
         case .state: state = try field.json(in: line, bytesMax: VerdictLimits.stateBytesMax)
         case .wait: wait = try field.integer(in: line, from: 1, to: limits.initialBytesMax)
         case .ssl: usesTLS = try field.boolean(in: line)
-        case .sslArgs: try Self.object(field, in: line)
+        case .sslArgs: tls = try field.tlsArguments(in: line)
         case .connectTimeout: connectTimeoutMilliseconds = try field.milliseconds(in: line)
         case .inactivityTimeout: inactivityTimeoutMilliseconds = try field.milliseconds(in: line)
         case .extra: extra = try field.json(in: line, bytesMax: VerdictLimits.extraBytesMax)
@@ -152,8 +153,8 @@ private struct VerdictKeys {
         guard consume == nil || data == nil else { throw .conflict(.consume, .data) }
         guard remote == nil || remotes == nil else { throw .conflict(.remotes, .remote) }
         if cache != nil { try refuseWhatIsForOneClient() }
-        if let remotes = remotes ?? remote.map({ [$0] }) { return .remote(try toRemote(remotes)) }
-        if let close { return .close(try closing(close)) }
+        if let remotes = remotes ?? remote.map({ [$0] }) { return .remote(toRemote(remotes)) }
+        if let close { return .close(closing(close)) }
         if let file { return .file(try sending(file)) }
         if reply != nil || consume != nil || state != nil {
             return .exchange(Exchange(reply: reply ?? [], consume: consume ?? 0, state: state, waitFor: wait))
@@ -162,8 +163,7 @@ private struct VerdictKeys {
         return .undecided(waitFor: wait)
     }
 
-    private func toRemote(_ remotes: [Endpoint]) throws(ProtocolError) -> RemoteVerdict {
-        try refuseWhatIsNotAvailable(toRemote: true)
+    private func toRemote(_ remotes: [Endpoint]) -> RemoteVerdict {
         var verdict = RemoteVerdict(remotes: remotes)
         verdict.data = data
         verdict.reply = reply ?? []
@@ -172,14 +172,18 @@ private struct VerdictKeys {
         verdict.connectTimeoutMilliseconds = connectTimeoutMilliseconds
         verdict.inactivityTimeoutMilliseconds = inactivityTimeoutMilliseconds
         verdict.bind = bind
+        verdict.proxyProtocol = proxyProtocol
+        if usesTLS {
+            verdict.tls = tls.arguments
+            verdict.ignoredTLSArguments = tls.ignored
+        }
         verdict.extra = extra
         verdict.labels = labels
         verdict.cache = cache
         return verdict
     }
 
-    private func closing(_ close: Close) throws(ProtocolError) -> CloseVerdict {
-        try refuseWhatIsNotAvailable(toRemote: false)
+    private func closing(_ close: Close) -> CloseVerdict {
         var verdict =
             switch close {
             case .plain: CloseVerdict(reset: reset)
@@ -191,7 +195,6 @@ private struct VerdictKeys {
     }
 
     private func sending(_ file: File) throws(ProtocolError) -> FileVerdict {
-        try refuseWhatIsNotAvailable(toRemote: false)
         var verdict =
             switch file {
             case .path(let path): FileVerdict(source: .path(path))
@@ -212,12 +215,6 @@ private struct VerdictKeys {
         if reply != nil { throw .conflict(.cache, .reply) }
         if state != nil { throw .conflict(.cache, .state) }
         if consume != nil { throw .conflict(.cache, .consume) }
-    }
-
-    /// The one place that knows what this version cannot do yet.
-    private func refuseWhatIsNotAvailable(toRemote: Bool) throws(ProtocolError) {
-        if toRemote, usesTLS { throw .notAvailable(.ssl) }
-        if toRemote, proxyProtocol != nil { throw .notAvailable(.proxyProtocol) }
     }
 }
 
@@ -247,11 +244,7 @@ extension VerdictKeys {
     private static func file(_ field: Field, in line: Span<UInt8>) throws(ProtocolError) -> File {
         switch line.kind(of: field.value) {
         case .string:
-            let path = try field.text(in: line, bytesMax: VerdictLimits.pathBytesMax)
-            guard !path.isEmpty, !path.utf8.contains(0) else {
-                throw field.wrongValue("must be a path, not empty and without NUL")
-            }
-            return .path(path)
+            return .path(try field.path(in: line))
         case .number:
             let number = try field.integer(in: line, from: 0, to: Int(Int32.max))
             return .descriptor(Int32(truncatingIfNeeded: number))
@@ -279,17 +272,10 @@ extension VerdictKeys {
         }
         return tags
     }
-
-    private static func object(_ field: Field, in line: Span<UInt8>) throws(ProtocolError) {
-        guard line.kind(of: field.value) == .object else { throw field.wrongType("must be an object") }
-    }
 }
 
 extension ProtocolError {
     static var decidesNothing: ProtocolError { ProtocolError(.decidesNothing, "the answer decides nothing") }
-    static func notAvailable(_ key: VerdictKey) -> ProtocolError {
-        ProtocolError(.notAvailable, key: key.rawValue, "not available in this version")
-    }
     static func conflict(_ key: VerdictKey, _ other: VerdictKey) -> ProtocolError {
         ProtocolError(.conflict, key: key.rawValue, "not beside \(other.rawValue)")
     }

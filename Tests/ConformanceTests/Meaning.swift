@@ -51,6 +51,11 @@ extension Verdict {
             members.add("connect_timeout_ms", remote.connectTimeoutMilliseconds.map { .number($0) })
             members.add("inactivity_timeout_ms", remote.inactivityTimeoutMilliseconds.map { .number($0) })
             members.add("bind", remote.bind.map { .array([.string($0.host), .number($0.port)]) })
+            members.add("tls", remote.tls?.meaning())
+            members.add(
+                "ignored",
+                remote.ignoredTLSArguments.isEmpty ? nil : .array(remote.ignoredTLSArguments.sorted().map { .string($0) }))
+            members.add("proxy_protocol", remote.proxyProtocol.map { .number($0) })
             try members.add("extra", json: remote.extra)
             members.add(remote.labels)
             members.add(remote.cache)
@@ -74,6 +79,21 @@ extension Verdict {
             members.add(file.labels)
             members.add(file.cache)
         }
+        return .object(members.members)
+    }
+}
+
+extension TLSArguments {
+    fileprivate func meaning() -> JSONValue {
+        var members = Members()
+        members.add("keyfile", keyFile.map { .string($0) })
+        members.add("certfile", certificateFile.map { .string($0) })
+        members.add("cert_reqs", verifies ? nil : .number(0))
+        members.add("ca_certs", authoritiesFile.map { .string($0) })
+        members.add("ssl_version", version.map { .number($0) })
+        members.add("ciphers", ciphers.map { .string($0) })
+        members.add("server_hostname", serverName.map { .string($0) })
+        members.add("alpn", alpn.isEmpty ? nil : .array(alpn.map { .bytes($0) }))
         return .object(members.members)
     }
 }

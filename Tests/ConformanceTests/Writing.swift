@@ -15,7 +15,8 @@ enum Written {
         case "proxy":
             let data = try bytes(params["data"])
             try question(message, params).append(
-                to: &line, data: data.span, clientHello: params["client_hello"].map { try clientHello($0) })
+                to: &line, data: data.span, clientHello: params["client_hello"].map { try clientHello($0) },
+                tls: params["tls"].map { try tls($0) })
         case "proxy_error": try errorQuestion(message, params).append(to: &line)
         case "cancel":
             try Notice.cancel(id: UInt64(integer(params["id"])), connection: text(params["connection"]))
@@ -96,6 +97,19 @@ enum Written {
         return ClientHelloFacts(
             state: state, serverName: value["sni"]?.text, hasUnusableServerName: value["sni_unusable"]?.isTrue ?? false,
             protocols: try (value["alpn"]?.elements ?? []).map { try bytes($0) })
+    }
+
+    private static func tls(_ value: JSONValue) throws -> TLSFacts {
+        TLSFacts(
+            version: try text(value["version"]), cipher: try text(value["cipher"]), sni: value["sni"]?.text,
+            alpn: value["alpn"]?.text,
+            clientCertificate: try value["client_certificate"].flatMap { certificate in
+                guard !certificate.isNull else { return nil }
+                return TLSFacts.Certificate(
+                    subject: try text(certificate["subject"]), issuer: try text(certificate["issuer"]),
+                    names: try (certificate["names"]?.elements ?? []).map { try text($0) },
+                    fingerprint: try text(certificate["fingerprint"]))
+            })
     }
 
     private static func errorQuestion(_ message: JSONValue, _ params: JSONValue) throws -> ErrorQuestion {

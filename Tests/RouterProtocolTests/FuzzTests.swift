@@ -15,6 +15,8 @@ import Testing
         #"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"no","data":{}}}"#,
         #"{"jsonrpc":"2.0","method":"progress","params":{"id":2,"seconds":10.5}}"#,
         #"{"jsonrpc":"2.0","id":1,"result":{"remote":"a:1","cache":{"key":["sni","host"],"ttl":1.5}}}"#,
+        #"{"jsonrpc":"2.0","id":1,"result":{"remote":"a:1","proxy_protocol":2,"ssl":true,"ssl_args":{"keyfile":"k","certfile":"c","ca_certs":"/a"}}}"#,
+        #"{"jsonrpc":"2.0","id":1,"result":{"remote":"a:1","ssl":true,"ssl_args":{"cert_reqs":0,"ssl_version":5,"ciphers":"AES","server_hostname":"a.b","alpn":["h2","\u008a"],"server_side":null}}}"#,
         #"{"jsonrpc":"2.0","method":"invalidate","params":{"key":"client","value":"10.0.0.7"}}"#,
         #"{"jsonrpc":"2.0","method":"close","params":{"tag":"x","reset":true}}"#,
         #"{"jsonrpc":"2.0","id":null,"result":null}"#,
@@ -39,12 +41,26 @@ import Testing
     }
 
     private func read(_ line: [UInt8], _ result: Range<Int>, _ limits: VerdictLimits) {
-        if case .exchange(let exchange)? = try? Verdict.decode(line.span, result, limits: limits) {
-            #expect((0...10).contains(exchange.consume))
+        switch try? Verdict.decode(line.span, result, limits: limits) {
+        case .exchange(let exchange): #expect((0...10).contains(exchange.consume))
+        case .remote(let verdict): if let arguments = verdict.tls { expectSound(arguments) }
+        default: break
         }
         _ = try? HelloAnswer.decode(line.span, result)
         _ = DescriptorClaim(line.span, result)
         _ = try? ProxyErrorAnswer.decode(line.span, result)
+    }
+
+    /// What OpenSSL and open(2) take as it is.
+    private func expectSound(_ arguments: TLSArguments) {
+        let texts = [arguments.keyFile, arguments.certificateFile, arguments.authoritiesFile, arguments.ciphers]
+        for text in texts + [arguments.serverName] {
+            #expect(text.map { !$0.isEmpty && !$0.utf8.contains(0) } ?? true)
+        }
+        #expect(arguments.keyFile == nil || arguments.certificateFile != nil)
+        #expect(arguments.version.map { (2...5).contains($0) } ?? true)
+        #expect(arguments.alpn.count <= TLSArguments.protocolsMax)
+        #expect(arguments.alpn.allSatisfy { (1...255).contains($0.count) })
     }
 
     @Test("random bytes never trap", arguments: 1...8 as ClosedRange<UInt64>)

@@ -70,6 +70,14 @@ import Testing
                 count: ClientHelloFacts.protocolsMax))
         let longestText = text { question.append(to: &$0, data: data.span, clientHello: hello) }
         #expect(longestText.utf8.count <= limits.questionBytesMax)
+        let long = String(repeating: "\u{1}", count: 10000)
+        let tls = TLSFacts(
+            version: long, cipher: long, sni: long, alpn: long,
+            clientCertificate: .init(
+                subject: long, issuer: long,
+                names: [String](repeating: String(long.prefix(31)), count: 10000) + [long], fingerprint: long))
+        let insideTLS = text { question.append(to: &$0, data: data.span, tls: tls) }
+        #expect(insideTLS.utf8.count <= limits.questionBytesMax)
         let attempt = ErrorQuestion.Attempt(
             remote: longest, failure: .connectRefused, message: String(repeating: "\u{1}", count: 10000))
         let failed = ErrorQuestion(
@@ -106,6 +114,54 @@ import Testing
         #expect(
             told(ClientHelloFacts(state: .complete, hasUnusableServerName: true))
                 == #""client_hello":{"state":"complete","sni":null,"sni_unusable":true,"alpn":[]},"#)
+    }
+
+    @Test("a client whose TLS ends here is told with what was agreed, and with null for what was not")
+    func tls() {
+        func told(_ facts: TLSFacts) -> String {
+            let question = Question(
+                id: 2, connection: "c", event: .data, client: nil, local: nil, listener: "l", replay: 0,
+                deadlineMilliseconds: 1, state: bytes("0"))
+            let line = text { question.append(to: &$0, data: [UInt8]().span, tls: facts) }
+            let start =
+                #"{"jsonrpc":"2.0","id":2,"method":"proxy","params":{"connection":"c","event":"data","data":"","#
+                + #""client":null,"local":null,"listener":"l","replay":0,"deadline_ms":1,"tls":"#
+            #expect(line.hasPrefix(start) && line.hasSuffix(",\"state\":0}}\n"))
+            return String(line.dropFirst(start.utf8.count).dropLast(13))
+        }
+        var facts = TLSFacts(version: "TLSv1.3", cipher: "X", sni: nil, alpn: nil, clientCertificate: nil)
+        #expect(
+            told(facts) == #"{"version":"TLSv1.3","cipher":"X","sni":null,"alpn":null,"client_certificate":null}"#)
+        facts.sni = "A.example"
+        facts.alpn = "h2"
+        facts.clientCertificate = .init(
+            subject: "CN=\"é", issuer: "CN=CA", names: ["DNS:a", "IP:::1"], fingerprint: "00ff")
+        #expect(
+            told(facts) == #"{"version":"TLSv1.3","cipher":"X","sni":"A.example","alpn":"h2","client_certificate":"#
+                + #"{"subject":"CN=\"é","issuer":"CN=CA","names":["DNS:a","IP:::1"],"fingerprint":"00ff"}}"#)
+        facts.clientCertificate = .init(subject: "", issuer: "", names: [], fingerprint: "")
+        #expect(told(facts).hasSuffix(#":{"subject":"","issuer":"","names":[],"fingerprint":""}}"#))
+    }
+
+    @Test("a name that is cut equals no other, and alternative names are told whole or not at all")
+    func longNames() throws {
+        func told(subject: String, names: [String]) -> String {
+            let question = Question(
+                id: 2, connection: "c", event: .data, client: nil, local: nil, listener: "l", replay: 0,
+                deadlineMilliseconds: 1, state: nil)
+            let facts = TLSFacts(
+                version: "v", cipher: "c", sni: nil, alpn: nil,
+                clientCertificate: .init(subject: subject, issuer: "i", names: names, fingerprint: "f"))
+            return text { question.append(to: &$0, data: [UInt8]().span, tls: facts) }
+        }
+        let longest = String(repeating: "x", count: TLSFacts.distinguishedNameBytesMax)
+        #expect(told(subject: longest, names: []).contains("\"subject\":\"\(longest)\""))
+        #expect(told(subject: longest + "y", names: []).contains("\"subject\":\"\(longest)…\""))
+        let many = (0..<1000).map { "DNS:\($0)" }
+        let line = told(subject: "s", names: many)
+        #expect(line.contains("\"DNS:\(TLSFacts.alternativeNamesMax - 1)\"],"))
+        let half = "DNS:" + String(repeating: "h", count: TLSFacts.alternativeNameBytesMax / 2)
+        #expect(told(subject: "s", names: [half, half, "DNS:c"]).contains("\"names\":[\"\(half)\"]"))
     }
 
     @Test("a failed remote is told with all attempts")

@@ -263,16 +263,6 @@ import Testing
         #expect(fault(#"{"close":true,"note":"\#(String(repeating: "x", count: 1025))"}"#) == "wrong_value note")
     }
 
-    @Test("what this version cannot do is refused by name where it applies")
-    func notAvailable() throws {
-        #expect(fault(#"{"remote":"a:1","ssl":true}"#) == "not_available ssl")
-        #expect(fault(#"{"remote":"a:1","proxy_protocol":2}"#) == "not_available proxy_protocol")
-        #expect(fault(#"{"remote":"a:1","proxy_protocol":3}"#) == "wrong_value proxy_protocol")
-        #expect(fault(#"{"remote":"a:1","ssl":1}"#) == "wrong_type ssl")
-        #expect(fault(#"{"remote":"a:1","ssl_args":1}"#) == "wrong_type ssl_args")
-        #expect(try decode(#"{"remote":"127.0.0.1:9","ssl":false,"ssl_args":{"certfile":1}}"#) == remote([local9]))
-    }
-
     @Test("a verdict may be kept by what decided it, for a time")
     func cache() throws {
         func rule(_ cache: String) throws(ProtocolError) -> CacheRule? {
@@ -337,7 +327,7 @@ import Testing
             do throws(ProtocolError) { return "\(try decode(json))" } catch { return "\(error)" }
         }
         #expect(text(#"{"wait":70000}"#) == "wait: must be a whole number, 1 to 65536")
-        #expect(text(#"{"remote":"a:1","ssl":true}"#) == "ssl: not available in this version")
+        #expect(text(#"{"remote":"a:1","ssl_args":{"a":1}}"#) == "ssl_args.a: no such argument")
         #expect(text(#"{"wiat":1}"#) == "wiat: no such key")
         #expect(text("{}") == "the answer decides nothing")
     }
