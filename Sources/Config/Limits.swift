@@ -136,6 +136,12 @@ public enum Limits {
     /// Bytes that are dropped in that time; a client that pours on is closed.
     @inlinable public static var lingerBytesMax: Int { 16_777_216 }
 
+    // MARK: TLS
+
+    /// How long a session ticket is good: whoever steals a ticket key reads what was resumed with it, so no longer than a
+    /// working day, and long enough for those who come back the same day.
+    @inlinable public static var tlsTicketSeconds: Int { 43_200 }
+
     // MARK: The logs
 
     /// A line for people is cut here, at a character.
