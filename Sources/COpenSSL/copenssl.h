@@ -79,5 +79,8 @@ static inline const ASN1_STRING *tp_general_name_string(const GENERAL_NAME *name
     default: return NULL;
     }
 }
+static inline void tp_BIO_clear_retry(BIO *bio) { BIO_clear_retry_flags(bio); }
+static inline void tp_BIO_set_retry_read(BIO *bio) { BIO_set_retry_read(bio); }
+static inline int tp_ERR_GET_REASON(unsigned long error) { return ERR_GET_REASON(error); }
 
 #endif

@@ -128,6 +128,8 @@ public enum Limits {
     @inlinable public static var descriptorReserve: Int { 128 }
     /// How long a client may take nothing of its last bytes: an answer's end or a file. Then it has stalled.
     @inlinable public static var stallMilliseconds: Int { 30_000 }
+    /// How long a client may take for its TLS handshake: a few round trips of the slowest network, and not for ever.
+    @inlinable public static var handshakeMilliseconds: Int { 10_000 }
     /// After an answer what the client still sends is read and dropped until it is silent for this long, so that no
     /// reset eats the answer.
     @inlinable public static var lingerMilliseconds: Int { 2_000 }

@@ -37,12 +37,25 @@ public struct TLSFailure: Error, Equatable, Sendable, CustomStringConvertible {
         let reason =
             if first == 0 {
                 "unknown error"
+            } else if first & systemErrorFlag != 0 {
+                Errno(rawValue: Int32(truncatingIfNeeded: first & ~systemErrorFlag)).description
             } else if let text = ERR_reason_error_string(first) {
                 String(cString: text)
             } else {
-                // A system error that OpenSSL met, such as a file it could not read.
                 "error \(first)"
             }
         return TLSFailure(what.isEmpty ? reason : "\(what): \(reason)")
+    }
+
+    /// ERR_SYSTEM_FLAG of err.h: the rest is an errno.
+    private static let systemErrorFlag: UInt = 0x8000_0000
+
+    /// What has just failed in a session. For a certificate that was refused: why.
+    static func ofSession(_ ssl: OpaquePointer) -> TLSFailure {
+        guard tp_ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED,
+            let text = X509_verify_cert_error_string(SSL_get_verify_result(ssl))
+        else { return .fromQueue() }
+        ERR_clear_error()
+        return TLSFailure(String(cString: text))
     }
 }
