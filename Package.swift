@@ -132,6 +132,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["RouterProtocol", "Addressing"], swiftSettings: common),
         .testTarget(
-            name: "IntegrationTests", exclude: ["Routers", "Helpers"], swiftSettings: common),
+            name: "IntegrationTests", dependencies: ["Control", "Linux"], exclude: ["Routers", "Helpers"],
+            swiftSettings: common),
     ]
 )

@@ -8,8 +8,11 @@
 
 /// What the arbiter tells a worker.
 public enum Command: Hashable, Sendable {
-    /// Accept what is queued, close the listeners, finish what is open, exit with status 0. However long that takes.
+    /// Accept what is queued as far as there is room, close the listeners, finish what is open, exit with status 0.
+    /// However long that takes. Others go on accepting.
     case drain
+    /// The same, but nobody else will accept what is queued: take all of it, more than there is room for otherwise.
+    case drainLast
     /// Close everything and exit with status 0, at once.
     case stop
     /// Start a new router and, when it has answered `hello`, let it take over from the old one, which goes on if the
@@ -53,6 +56,7 @@ extension Command: ControlMessage {
     public var words: (word: String, value: String) {
         switch self {
         case .drain: ("drain", "")
+        case .drainLast: ("drainLast", "")
         case .stop: ("stop", "")
         case .reload(let generation): ("reload", String(generation))
         case .reopenLogs: ("reopenLogs", "")
@@ -64,6 +68,7 @@ extension Command: ControlMessage {
     public init?(word: Substring, value: Substring) {
         switch word {
         case "drain": self = .drain
+        case "drainLast": self = .drainLast
         case "stop": self = .stop
         case "reload":
             guard let generation = UInt64(value) else { return nil }

@@ -48,6 +48,8 @@ public enum Field: Int, CaseIterable, Sendable {
     /// Questions put to a replacement because their router had gone.
     case replays
     case routerRestarts
+    /// Reloads after which an old router went on, because the new one did not come up or died at once.
+    case reloadsFailed
     /// Answers to questions that were over.
     case lateAnswers
     /// Connections that went by a kept verdict, and look-ups in vain.

@@ -12,6 +12,11 @@ extension Socket {
     /// Keeps IPv4 off an IPv6 socket, whatever the system's default is (ipv6(7), IPV6_V6ONLY).
     public static func onlyIPv6(_ raw: Int32) throws(Errno) { try set(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY, 1) }
 
+    /// Whether IPv4 reaches this socket as well: an IPv6 one without IPV6_V6ONLY (ipv6(7)).
+    public static func isDualStack(_ raw: Int32) -> Bool {
+        (try? get(raw, Int32(IPPROTO_IPV6), IPV6_V6ONLY)) == 0
+    }
+
     /// Whether this is a stream socket that listens (socket(7), SO_TYPE and SO_ACCEPTCONN). Throws when it is no
     /// socket or no descriptor at all.
     public static func isStreamListener(_ raw: Int32) throws(Errno) -> Bool {

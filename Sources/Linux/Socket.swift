@@ -46,6 +46,17 @@ public enum Socket {
         }
     }
 
+    /// Gives a socket that is about to connect its local address. Port 0 is chosen when it connects: chosen now it would be
+    /// nobody else's, and there are 28,000 of them; chosen then it can serve towards every remote
+    /// (ip(7), IP_BIND_ADDRESS_NO_PORT).
+    public static func bindSource(_ descriptor: borrowing Descriptor, to address: SocketAddress) throws(Errno) {
+        var on: Int32 = 1
+        // Without it a connect works as well, as long as ports last.
+        _ = setsockopt(
+            descriptor.raw, Int32(IPPROTO_IP), IP_BIND_ADDRESS_NO_PORT, &on, socklen_t(MemoryLayout<Int32>.size))
+        try bind(descriptor, to: address)
+    }
+
     /// Makes a bound socket a listener. The C function is `listen`.
     public static func listen(_ descriptor: borrowing Descriptor, backlog: Int32) throws(Errno) {
         let raw = descriptor.raw
@@ -214,11 +225,6 @@ public enum Socket {
 public struct DescriptorPair: ~Copyable {
     public let first: Descriptor
     public let second: Descriptor
-
-    /// Takes both apart.
-    public consuming func take(_ body: (consuming Descriptor, consuming Descriptor) -> Void) {
-        body(first, second)
-    }
 
     /// Gives both numbers away: the caller closes them.
     public consuming func release() -> (Int32, Int32) { (first.release(), second.release()) }

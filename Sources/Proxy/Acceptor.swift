@@ -34,6 +34,13 @@ struct WorkerListener {
         }
     }
 
+    /// The addresses under which clients reach it: two, when an inherited one takes IPv4 and IPv6.
+    var reached: [SocketAddress] {
+        guard case .ipv6(let host, let port) = address, Socket.isDualStack(raw) else { return [address] }
+        if host == .any { return [address, .ipv4(.any, port: port)] }
+        return [address] + (host.mappedIPv4.map { [.ipv4($0, port: port)] } ?? [])
+    }
+
     /// Whether each connection's local address has to be asked for.
     var isWildcard: Bool {
         switch address {

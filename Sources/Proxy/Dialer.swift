@@ -86,7 +86,7 @@ struct Dialer: ~Copyable {
             if Self.isOurs(address, around.ownAddresses) { return .isOurselves }
             do throws(Errno) {
                 let descriptor = try Socket.open(family: address.family)
-                if let source { try Socket.bind(descriptor, to: source) }
+                if let source { try Socket.bindSource(descriptor, to: source) }
                 if address.family != SocketAddress.unnamed.family {
                     Socket.sendAtOnce(descriptor.raw)
                     Socket.keepAlive(descriptor.raw)
@@ -155,7 +155,7 @@ struct Dialer: ~Copyable {
     static func isOurs(_ address: SocketAddress, _ own: [SocketAddress]) -> Bool {
         own.contains { listener in
             switch (listener, address) {
-            case (.unix(let path), .unix(let wanted)): path == wanted
+            case (.unix(let path), .unix(let wanted)): path == wanted || Self.isSameFile(path, wanted)
             case (.ipv4(let host, let port), .ipv4(let wanted, let wantedPort)):
                 port == wantedPort && (host == wanted || wanted == .any || host == .any && Socket.isLocal(address))
             case (.ipv6(let host, let port), .ipv6(let wanted, let wantedPort)):
@@ -168,5 +168,11 @@ struct Dialer: ~Copyable {
             default: false
             }
         }
+    }
+
+    /// Whether two paths lead to one file, however they are spelled: over links, or relative.
+    private static func isSameFile(_ path: String, _ other: String) -> Bool {
+        guard let identity = FileIdentity(following: path) else { return false }
+        return identity == FileIdentity(following: other)
     }
 }

@@ -28,6 +28,8 @@ struct RouterLink: ~Copyable {
     private(set) var isBlocked = false
     /// Nothing more is read from it: it has been given up.
     var isGivenUp = false
+    /// It has closed its socket; until then its process may end, too, and says more.
+    var endsUntil: Int64?
     /// There is no process of ours (any more): it was reaped, or is somebody else's.
     private(set) var isReaped = false
     private var hasEndedInput = false

@@ -37,13 +37,15 @@ extension Worker {
     }
 
     func advanceRouters() {
+        if !ending.isEmpty { giveUpClosed() }
         routers.advance(now: now)
         if settings.canaryRouter != nil { canary.advance(now: now) }
         if settings.shadowRouter != nil { shadow.advance(now: now) }
     }
 
     var nextRouterDeadline: Int64? {
-        let deadline = routers.nextDeadline
+        var deadline = routers.nextDeadline
+        if !ending.isEmpty { deadline = min(deadline ?? .max, nextEnd) }
         guard settings.canaryRouter != nil || settings.shadowRouter != nil else { return deadline }
         return [deadline, canary.nextDeadline, shadow.nextDeadline].compactMap { $0 }.min()
     }

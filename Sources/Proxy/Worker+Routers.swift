@@ -79,7 +79,7 @@ extension Worker {
                 if failure != .notImplemented { note(token.slot, "no verdict: \(failure.words)", CloseReason(failure)) }
                 handle(token.slot, .routerFailed(CloseReason(failure)))
             case .ready where role != .main, .bootFailed where role != .main, .reloaded where role != .main: break
-            case .reloadFailed where role != .main: break
+            case .reloadFailed where role != .main: scoreboard.add(.reloadsFailed)
             case .ready:
                 // It may have been told to end in the same turn of the loop: then it stays with that.
                 guard stage == .booting else { break }
@@ -96,6 +96,7 @@ extension Worker {
                 if let number = reloadNumber { control.send(.reloaded, number: number) }
                 reloadNumber = nil
             case .reloadFailed(let end):
+                scoreboard.add(.reloadsFailed)
                 if let number = reloadNumber { control.send(.reloadFailed("the new router \(end)"), number: number) }
                 reloadNumber = nil
             case .drained: if case .leaving = stage, routersHaveLeft { stage = .ended(status: 0) }
@@ -526,12 +527,48 @@ extension Worker {
     /// The router's socket has ended, and most often because its process has: then that says more.
     private func socketEnded(_ slot: UInt32) {
         guard !links[slot].isGivenUp else { return }
-        guard links[slot].processNumber != nil, links[slot].hasEnded else { return giveUp(slot, .closed) }
+        guard links[slot].processNumber != nil else { return giveUp(slot, .closed) }
+        guard links[slot].hasEnded else { return awaitEnd(slot) }
         links[slot].isGivenUp = true
         around.poller.remove(links[slot].socketNumber)
         // Once it is reaped, whoever did that tells of its end.
         if !links[slot].isReaped { processEnded(slot) }
     }
+
+    /// A process that ends closes its socket first. What it ends with says more about its questions, so it has a moment for
+    /// it, in which it is asked nothing.
+    private func awaitEnd(_ slot: UInt32) {
+        around.poller.remove(links[slot].socketNumber)
+        let id = links[slot].id
+        withRouters(id.role) { $0.blocked(id, true, now: now) }
+        guard links[slot].endsUntil == nil else { return }
+        links[slot].endsUntil = now + Self.endMilliseconds
+        ending.append(Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket))
+    }
+
+    /// Gives up the routers that have closed their socket and go on running.
+    func giveUpClosed() {
+        ending.removeAll { token in
+            guard links.holds(token.slot, generation: token.generation), !links[token.slot].isGivenUp,
+                let until = links[token.slot].endsUntil
+            else { return true }
+            guard until <= now else { return false }
+            giveUp(token.slot, .closed)
+            return true
+        }
+    }
+
+    /// When `giveUpClosed` has something to do.
+    var nextEnd: Int64 {
+        var earliest = Int64.max
+        for token in ending where links.holds(token.slot, generation: token.generation) {
+            if let until = links[token.slot].endsUntil { earliest = min(earliest, until) }
+        }
+        return earliest
+    }
+
+    /// A router's interpreter may clean up between the two.
+    private static let endMilliseconds: Int64 = 50
 
     /// The process has ended: what it wrote before is read first, then its end is told.
     func routerEnded(_ token: Token) {

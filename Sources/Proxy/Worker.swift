@@ -36,8 +36,9 @@ final class Worker {
     let signals: SignalDescriptor
     let softDescriptorLimit: UInt64
     let routerEnvironment: [String]
-    /// How many connections this worker holds at most.
+    /// How many connections this worker holds at most, and how many it has descriptors for.
     let connectionsMax: Int
+    private let connectionsPossible: Int
 
     var stage = Stage.booting
     var around: Surroundings
@@ -55,6 +56,8 @@ final class Worker {
     var linkSlots: [(id: RouterID, slot: UInt32)] = []
     /// Processes whose links are closed but that have not ended yet.
     var unreaped: [Int32] = []
+    /// Links whose socket has ended and whose process has not, yet.
+    var ending: [Token] = []
     /// Links that have lines to write at the end of the round.
     var unflushed: [UInt32] = []
     var generation: UInt64
@@ -92,14 +95,22 @@ final class Worker {
         acceptor = Acceptor(listeners, workers: inheritance.settings.workers)
         signals = try SignalDescriptor(WorkerProcess.signals)
         let microseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
-        connectionsMax = Self.connectionsMax(inheritance.settings, log)
+        let openFiles = (try? Process.descriptorLimits())?.soft
+        let wanted = inheritance.settings.workerConnections
+        connectionsPossible = openFiles.map(Self.connectionsPossible) ?? wanted
+        connectionsMax = min(connectionsPossible, wanted)
+        if let openFiles, connectionsMax < wanted {
+            log.warning(
+                "the limit of \(openFiles) open files allows \(connectionsMax) connections, not \(wanted) (--worker-connections); raise it with ulimit -n"
+            )
+        }
         around = Surroundings(
             pools: Pools(pipesMax: Self.pipesMax()), poller: try Poller(), takenFile: nil,
             settings: inheritance.settings,
-            ownAddresses: listeners.map(\.address), nowMicroseconds: microseconds)
+            ownAddresses: listeners.flatMap(\.reached), nowMicroseconds: microseconds)
         timers = Timers(now: microseconds / 1000)
         var limits = RouterLimits()
-        limits.questionsMax = connectionsMax
+        limits.questionsMax = connectionsPossible
         limits.routers = inheritance.settings.routers
         limits.livesMax = inheritance.settings.routers + Limits.routersLeavingMax
         if inheritance.settings.router.socketPath != nil { (limits.kind, limits.mayBeAbsent) = (.unix, true) }
@@ -127,19 +138,12 @@ final class Worker {
         return min(Limits.pipesMax, Int(clamping: limits.soft) / 32)
     }
 
-    /// Two descriptors a connection, and a reserve for pipes, routers, logs: what the limit allows is what is accepted.
-    private static func connectionsMax(_ settings: Settings, _ log: Logger) -> Int {
-        guard let limits = try? Process.descriptorLimits() else { return settings.workerConnections }
+    /// Two descriptors a connection, and a reserve for pipes, routers, logs: what a limit of open files allows.
+    private static func connectionsPossible(_ openFiles: UInt64) -> Int {
         // Of a small limit no more than a quarter is kept back.
-        let soft = Int(clamping: limits.soft)
+        let soft = Int(clamping: openFiles)
         let reserve = min(Limits.descriptorReserve + 2 * Limits.pipesMax, soft / 4)
-        let possible = max(1, (soft - reserve) / 2)
-        if possible < settings.workerConnections {
-            log.warning(
-                "the limit of \(limits.soft) open files allows \(possible) connections, not \(settings.workerConnections) (--worker-connections); raise it with ulimit -n"
-            )
-        }
-        return min(possible, settings.workerConnections)
+        return max(1, (soft - reserve) / 2)
     }
 
     // MARK: - The loop
@@ -246,10 +250,10 @@ final class Worker {
         }
     }
 
-    /// Takes what is queued on every listener, as far as there is room: after this nobody here will.
-    private func acceptRest() {
+    /// Takes what is queued on every listener, until there are so many connections: after this nobody here will.
+    private func acceptRest(upTo most: Int) {
         for listener in acceptor.listeners.indices {
-            taking: while connections.count < connectionsMax {
+            taking: while connections.count < most {
                 switch acceptor.take(listener, now: now) {
                 case .client(let accepted): admit(accepted, listener)
                 case .none: break taking
@@ -415,6 +419,7 @@ final class Worker {
             case .message(let numbered):
                 switch numbered.message {
                 case .drain: drain(within: nil)
+                case .drainLast: drain(within: nil, isLast: true)
                 case .stop: stop()
                 case .reload(let generation):
                     self.generation = generation
@@ -453,8 +458,8 @@ final class Worker {
         accessLog?.reopen(failuresTo: log)
     }
 
-    /// Accepts what is queued, then no more; what is open is finished.
-    private func drain(within milliseconds: Int64?) {
+    /// Accepts what is queued, then no more; what is open is finished. The last to accept leaves nobody in a queue.
+    private func drain(within milliseconds: Int64?, isLast: Bool = false) {
         let deadline = milliseconds.map { now + $0 }
         switch stage {
         case .booting:
@@ -462,7 +467,7 @@ final class Worker {
             acceptor.close(around.poller)
             leave()
         case .serving:
-            acceptRest()
+            acceptRest(upTo: isLast ? connectionsPossible : connectionsMax)
             acceptor.close(around.poller)
             scoreboard[.state] = WorkerState.draining.rawValue
             stage = .draining(deadline: deadline)

@@ -270,7 +270,7 @@ public struct Arbiter: ~Copyable {
         guard sending != .sent else { return }
         let name = WorkerName(serial: serial, pid: handle.pid)
         switch command {
-        case .drain: handle.send(.terminate)
+        case .drain, .drainLast: handle.send(.terminate)
         case .stop: handle.send(.kill)
         case .reload, .reopenLogs, .shareListeners, .told: break
         }

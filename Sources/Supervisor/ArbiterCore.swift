@@ -259,9 +259,11 @@ public struct ArbiterCore {
         round = nil
         say(.stopping(signal, withinMilliseconds: deadline == nil ? nil : gracefulMilliseconds))
         guard isFirst else { return }
+        // Whoever is on the other side of an upgrade goes on accepting.
+        let isLast = upgrade == nil && origin == nil
         handOver()
         actions.append(.closeListeners)
-        for index in workers.indices { letGo(index) }
+        for index in workers.indices { letGo(index, isLast: isLast) }
     }
 
     // MARK: More workers and fewer
@@ -305,10 +307,10 @@ public struct ArbiterCore {
     }
 
     /// Has a worker leave: one that still boots has accepted nothing, so it has nothing to finish.
-    private mutating func letGo(_ index: Int) {
+    private mutating func letGo(_ index: Int, isLast: Bool = false) {
         switch workers[index].stage {
         case .booting: actions.append(.tell(workers[index].serial, .stop))
-        case .serving: actions.append(.tell(workers[index].serial, .drain))
+        case .serving: actions.append(.tell(workers[index].serial, isLast ? .drainLast : .drain))
         case .leaving: return
         }
         workers[index].stage = .leaving
@@ -366,7 +368,9 @@ public struct ArbiterCore {
             guard hasEverBeenReady else {
                 exitStatus = 3
                 actions.append(.closeListeners)
-                halt(.cannotBoot(reason), at: now)
+                // Whoever said why has said whose fault it is; one that was killed could not.
+                let said = worker.bootFailure ?? status.map { "\(worker.name) \($0) before it was ready" } ?? reason
+                halt(.cannotBoot(said), at: now)
                 return
             }
             failures += 1

@@ -14,7 +14,7 @@ struct Seeded: RandomNumberGenerator {
 @Suite("Control messages")
 struct CommandTests {
     static let commands: [Command] = [
-        .drain, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .told(#"{"a": "b  c"}"#),
+        .drain, .drainLast, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .told(#"{"a": "b  c"}"#),
     ]
     static let reports: [Report] = [
         .ready, .bootFailed("no such file"), .reloaded, .reloadFailed("two\nlines  of it"), .logsReopened, .draining,
@@ -103,9 +103,7 @@ struct ControlChannelTests {
         let worker: WorkerChannel
 
         static func make() throws -> Ends {
-            let pair = try Socket.packetPair()
-            var raw: (Int32, Int32) = (-1, -1)
-            pair.take { first, second in raw = (first.release(), second.release()) }
+            let raw = try Socket.packetPair().release()
             let arbiter = try ArbiterChannel(Descriptor(owning: raw.0))
             return Ends(arbiter: arbiter, worker: try WorkerChannel(Descriptor(owning: raw.1)))
         }

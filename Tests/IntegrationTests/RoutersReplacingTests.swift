@@ -1,3 +1,4 @@
+import Control
 import Foundation
 import Glibc
 import Testing
@@ -60,12 +61,32 @@ extension IntegrationTests {
                 try proxy.process.line(with: "reload failed")
                 try proxy.process.line(with: words)
                 #expect(proxy.process.lines.count { $0.contains("reload failed") } == 1)
+                #expect(try proxy.sum(.reloadsFailed) == 1)
                 #expect(try script.answer(proxy) == "old")
                 #expect(proxy.routers(of: try proxy.worker()).first == first.first)
                 try script.write("good")
                 proxy.process.signal(SIGHUP)
                 try Deadline(in: patience).until("the good one") { try script.answer(proxy) == "good" }
                 try proxy.process.line(with: "reloaded: ")
+                #expect(try proxy.sum(.reloadsFailed) == 1)
+            }
+        }
+
+        @Test("a router that dies is one line in the log, which says of what")
+        func ends() throws {
+            try withTProxy { proxy in
+                let worker = try proxy.worker()
+                for round in 1...20 {
+                    let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                    #expect(try client.text() == "served")
+                    kill(try #require(proxy.routers(of: worker).first), SIGKILL)
+                    try proxy.process.line(with: "was ended by signal 9", count: round)
+                }
+                #expect(!proxy.process.text.contains("closed its socket"))
+                // One that lives on has only closed it.
+                let client = try proxy.client(#"{"do": "end"}"#)
+                try proxy.process.line(with: "closed its socket; 1 question was open")
+                #expect(try client.text() == "")
             }
         }
 

@@ -72,6 +72,24 @@ extension IntegrationTests {
             #expect(try proxy.process.end() == 0)
         }
 
+        @Test("at QUIT those in the accept queue are served, though the worker has as many as it takes")
+        func queuedBeyondLimit() throws {
+            let proxy = try TProxy(["--worker-connections", "2"])
+            let origin = try Origin()
+            let held = try [relayed(proxy, origin), relayed(proxy, origin)]
+            let queued = try (0..<20).map { _ in try proxy.client(#"{"answer": {"close": "served"}}"#) }
+            #expect(try queued[0].drain(within: 0.2).ending == .stillOpen)
+            proxy.process.signal(SIGQUIT)
+            for client in queued { #expect(try client.text() == "served") }
+            for (client, server) in held {
+                try server.send("still served")
+                try client.expect("still served")
+                client.end()
+                server.end()
+            }
+            #expect(try proxy.process.end() == 0)
+        }
+
         @Test("HUP changes routers without a client noticing; one that does not come up changes nothing")
         func reload() throws {
             let folder = Folder()
@@ -128,7 +146,7 @@ extension IntegrationTests {
 
         @Test("a stuck worker is killed after its timeout and replaced")
         func stuckWorker() throws {
-            let proxy = try TProxy(["-t", "2"])
+            let proxy = try TProxy(["-t", "3"])
             let worker = try proxy.worker()
             kill(worker, SIGSTOP)
             let client = try proxy.client(#"{"answer": {"close": "served"}}"#)

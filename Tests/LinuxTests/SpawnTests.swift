@@ -14,8 +14,7 @@ struct SpawnTests {
         let errors: Descriptor
 
         init(_ script: String, environment: [String] = Process.environment(), limit: UInt64 = 100) throws {
-            var ends: (Int32, Int32) = (-1, -1)
-            try Socket.pair().take { ends = ($0.release(), $1.release()) }
+            let ends = try Socket.pair().release()
             socket = Descriptor(owning: ends.0)
             let theirs = Descriptor(owning: ends.1)
             var pipe: [Int32] = [-1, -1]

@@ -138,6 +138,50 @@ import Testing
         let address = try #require(SocketAddress(endpoint))
         #expect(Dialer.isOurs(address, [.ipv4(.loopback, port: 5000)]) == isOurs)
     }
+
+    @Test("a Unix listener is known by every path that leads to it, and by no other")
+    func unixPaths() throws {
+        var template = Array("/tmp/tproxy-test-XXXXXX".utf8CString)
+        mkdtemp(&template)
+        let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        defer { for path in ["/a", "/b", "/link", ""] { remove(folder + path) } }
+        for name in ["/a", "/b"] {
+            try Socket.bind(try Socket.open(family: AF_UNIX), to: .unix(folder + name))
+        }
+        symlink("a", folder + "/link")
+        let own = [SocketAddress.unix(folder + "/a")]
+        for same in ["/a", "//a", "/./a", "/link"] { #expect(Dialer.isOurs(.unix(folder + same), own), "\(same)") }
+        for other in ["/b", "/c", ""] { #expect(!Dialer.isOurs(.unix(folder + other), own), "\(other)") }
+        // What is not there is nobody's.
+        #expect(!Dialer.isOurs(.unix(folder + "/c"), [.unix(folder + "/d")]))
+    }
+
+    @Test("a listener for IPv6 is ours by its IPv4 addresses only if it takes IPv4, too", arguments: [false, true])
+    func dualStack(isDual: Bool) throws {
+        let socket = try Socket.open(family: AF_INET6)
+        if !isDual { try Socket.onlyIPv6(socket.raw) }
+        try Socket.bind(socket, to: .ipv6(.any, port: 0))
+        try Socket.listen(socket, backlog: 1)
+        guard case .ipv6(_, let port) = try Socket.localAddress(socket.raw) else { throw Errno.invalidArgument }
+        let listener = try WorkerListener(
+            InheritedListener(descriptor: socket.raw, bind: .descriptor(socket.raw)))
+        #expect(Dialer.isOurs(.ipv6(.loopback, port: port), listener.reached))
+        #expect(Dialer.isOurs(.ipv4(.loopback, port: port), listener.reached) == isDual)
+        #expect(!Dialer.isOurs(.ipv4(.loopback, port: port ^ 1), listener.reached))
+    }
+
+    @Test("the port of an address to connect from is chosen when the socket connects", arguments: [AF_INET, AF_INET6])
+    func sourcePort(family: Int32) throws {
+        let listener = try Socket.open(family: family)
+        try Socket.bind(listener, to: family == AF_INET ? .ipv4(.loopback, port: 0) : .ipv6(.loopback, port: 0))
+        try Socket.listen(listener, backlog: 1)
+        let socket = try Socket.open(family: family)
+        try Socket.bindSource(
+            socket, to: family == AF_INET ? .ipv4(.loopback, port: 0) : .ipv6(.loopback, port: 0))
+        #expect(try Socket.localAddress(socket.raw).endpoint?.port == 0)
+        _ = try Socket.connect(socket, to: try Socket.localAddress(listener.raw))
+        #expect(try Socket.localAddress(socket.raw).endpoint?.port != 0)
+    }
 }
 
 @Suite struct AcceptorTests {

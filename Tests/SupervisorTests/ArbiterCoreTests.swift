@@ -126,7 +126,7 @@ struct ArbiterCoreTests {
         _ = core.handle(.start, at: at(0))
         #expect(
             core.handle(.ended(1, .signaled(4, coreDumped: false)), at: at(6)) == [
-                .closeListeners, .say(.cannotBoot("it died of SIGILL")), .exit(3),
+                .closeListeners, .say(.cannotBoot("worker 1 died of SIGILL before it was ready")), .exit(3),
             ])
         var other = ArbiterCore(settings: settings(workers: 1))
         _ = other.handle(.start, at: at(0))
@@ -153,7 +153,8 @@ struct ArbiterCoreTests {
         var core = Self.serving(2, timeout: 0)
         #expect(
             core.handle(.signal(.quit), at: at(0)) == [
-                .say(.stopping(.quit, withinMilliseconds: nil)), .closeListeners, .tell(1, .drain), .tell(2, .drain),
+                .say(.stopping(.quit, withinMilliseconds: nil)), .closeListeners, .tell(1, .drainLast),
+                .tell(2, .drainLast),
             ])
         #expect(core.nextDeadline == nil)
         #expect(core.handle(.signal(.quit), at: at(1)) == [])
@@ -169,7 +170,7 @@ struct ArbiterCoreTests {
         var core = Self.serving(2)
         #expect(
             core.handle(.signal(signal), at: at(0)).deeds
-                == [.closeListeners, .tell(1, .drain), .tell(2, .drain)])
+                == [.closeListeners, .tell(1, .drainLast), .tell(2, .drainLast)])
         #expect(core.nextDeadline == at(10_000))
         #expect(core.handle(.ended(1, .exited(0)), at: at(500)) == [])
         #expect(core.handle(.tick, at: at(9_999)) == [])
@@ -197,7 +198,9 @@ struct ArbiterCoreTests {
     func noGrace() {
         var core = Self.serving(1, graceful: 0)
         #expect(
-            core.handle(.signal(.terminate), at: at(0)).deeds == [.closeListeners, .tell(1, .drain), .tell(1, .stop)])
+            core.handle(.signal(.terminate), at: at(0)).deeds == [
+                .closeListeners, .tell(1, .drainLast), .tell(1, .stop),
+            ])
     }
 
     @Test("a worker that still boots has nothing to finish and is stopped")
@@ -257,6 +260,19 @@ struct ArbiterCoreTests {
         var core = Self.serving(1, timeout: 0)
         #expect(!core.wantsHeartbeats(at: at(1_000_000)))
         #expect(core.handle(.heartbeats([1: at(0)]), at: at(1_000_000)) == [])
+    }
+
+    @Test("what a router says to all workers is told to all others, draining ones too, and not to its own")
+    func toldToOthers() {
+        var core = Self.serving(4)
+        _ = core.handle(.report(3, .draining), at: at(1))
+        let line = #"{"jsonrpc":"2.0","method":"invalidate","params":{"all":true}}"#
+        #expect(
+            core.handle(.report(2, .tellOthers(line)), at: at(2))
+                == [.tell(1, .told(line)), .tell(3, .told(line)), .tell(4, .told(line)), .tell(5, .told(line))])
+        #expect(core.handle(.report(9, .tellOthers(line)), at: at(3)) == [])
+        var alone = Self.serving(1)
+        #expect(alone.handle(.report(1, .tellOthers(line)), at: at(1)) == [])
     }
 
     @Test("USR1 opens the logs again everywhere, in whatever phase")
@@ -553,7 +569,7 @@ struct UpgradeTests {
             core.handle(.successorEnded(pid: 500, status), at: at(6)) == [
                 .takeBack, .say(.successorDied(pid: 500, status)),
             ])
-        #expect(core.handle(.signal(.quit), at: at(7)).deeds == [.closeListeners, .tell(1, .drain)])
+        #expect(core.handle(.signal(.quit), at: at(7)).deeds == [.closeListeners, .tell(1, .drainLast)])
     }
 
     @Test("a successor counts on, and starts no upgrade while its own is open")

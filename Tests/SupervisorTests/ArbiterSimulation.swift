@@ -157,10 +157,10 @@ struct World {
         } else if let command = process.inbox.first {
             process.inbox.removeFirst()
             switch command {
-            case .drain where random.chance(30):
+            case .drain where random.chance(30), .drainLast where random.chance(30):
                 // It has a connection that takes its time.
-                process.inbox.insert(.drain, at: 0)
-            case .drain, .stop:
+                process.inbox.insert(command, at: 0)
+            case .drain, .drainLast, .stop:
                 alive[serial] = nil
                 dead[serial] = .exited(0)
                 return

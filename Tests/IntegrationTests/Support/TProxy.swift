@@ -1,7 +1,9 @@
 // The program under test: started on a free port, ready when it says so, its access log read line by line.
 
+import Control
 import Foundation
 import Glibc
+import Linux
 import Testing
 
 /// Paths of this repository and of the program under test.
@@ -63,7 +65,8 @@ final class TProxy: Sendable {
         let bind = options.contains("-b") ? [] : ["-b", "127.0.0.1:0"]
         process = try Subprocess(
             prefix + [binary] + routing + bind + ["--access-log", "-"] + options, environment: environment)
-        try process.wait(for: "ready") { lines in lines.contains { $0.contains(/\bready\b/) } ? true : nil }
+        // The arbiter's word: its router's comes a moment before, and a worker that is stopped by then has never been ready.
+        try process.wait(for: "ready") { lines in lines.contains { $0.contains(/\bready: \d+ worker/) } ? true : nil }
         port = Self.ports(process.lines).first ?? 0
     }
 
@@ -82,6 +85,17 @@ final class TProxy: Sendable {
         let client = try client()
         try client.send(order + "\n" + rest)
         return client
+    }
+
+    /// The sum of a field over all workers: the scoreboard is the arbiter's memory, which whoever may debug it can map.
+    func sum(_ field: Field) throws -> UInt64 {
+        let pid = process.pid
+        let number = try #require(
+            try Proc.descriptors(pid).first { $0.value.hasPrefix("/memfd:tproxy-scoreboard") }?.key)
+        let raw = open("/proc/\(pid)/fd/\(number)", O_RDWR | O_CLOEXEC)
+        try #require(raw >= 0)
+        let board = try Scoreboard(mapping: Descriptor(owning: raw))
+        return (0..<board.count).reduce(0) { $0 + (board.slot($1)?[field] ?? 0) }
     }
 
     // MARK: The access log
