@@ -177,7 +177,7 @@ private func read(
 
     @Test("random values never trap")
     func fuzz() {
-        var random = SeededGenerator(state: 5)
+        var random = SeededGenerator(seed: 5)
         let alphabet = Array("0123456789.:-[]/,unixfdé\0 ".unicodeScalars)
         for _ in 0..<20_000 {
             guard let option = OptionName.allCases.randomElement(using: &random) else { continue }

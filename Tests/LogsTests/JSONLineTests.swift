@@ -76,7 +76,7 @@ private func members(_ line: [UInt8]) throws -> [String: Any] {
 
     @Test("whatever a text holds, its line is an object that says it")
     func fuzz() throws {
-        var random = SeededGenerator(state: 9)
+        var random = SeededGenerator(seed: 9)
         let scalars: [Unicode.Scalar] = ["\0", "\n", "\"", "\\", "\u{7f}", "\u{85}", "\u{202e}", "é", "漢", "🙂", "a"]
         for _ in 0..<5000 {
             var text = ""

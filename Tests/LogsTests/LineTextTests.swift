@@ -53,7 +53,7 @@ import Testing
 
     @Test("random bytes become one line of valid, printable text within its bound")
     func fuzz() {
-        var random = SeededGenerator(state: 6)
+        var random = SeededGenerator(seed: 6)
         for _ in 0..<20_000 {
             let bytes = (0..<Int.random(in: 0..<40, using: &random)).map { _ in
                 UInt8.random(in: 0...255, using: &random)
@@ -116,18 +116,5 @@ import Testing
         #expect(pace.overdue(at: 7000) == 2)
         #expect(pace.overdue(at: 9000) == nil)
         #expect(pace.permit(at: 9000) == 0)
-    }
-}
-
-/// A small random generator (SplitMix64) so that a failure can be repeated.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

@@ -221,7 +221,7 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
 
     @Test("random files never trap")
     func fuzz() throws {
-        var random = SeededGenerator(state: 8)
+        var random = SeededGenerator(seed: 8)
         let pieces = [
             "bind", "workers", "name", "=", " ", "\n", "[", "]", "{", "}", "\"", "'", "5", "1.5", "true", ",", ".", "é",
             "\\u0041", "1979-05-27", "inf", "nan", "#", "-", "0x", "\r", "\"\"\"", "[=]", "[}",
@@ -252,18 +252,5 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
         #expect(refusal(["--\(option.rawValue)", "x"]) == "tproxy: \(option.spelled) \(option.reason)")
         #expect(refusal([], [option.environment: "x"]) == "tproxy: \(option.environment) \(option.reason)")
         #expect(refusal([], [option.environment: ""]) == nil)
-    }
-}
-
-/// A small random generator (SplitMix64) so that a failure can be repeated.
-private struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

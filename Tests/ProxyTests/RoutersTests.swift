@@ -391,20 +391,13 @@ struct OpenQuestionsTests {
     }
 }
 
-/// A small random generator (SplitMix64) so that a failure can be repeated.
+/// What the tests of `Routers` throw.
 struct Dice: RandomNumberGenerator {
-    private var state: UInt64
+    private var generator: SeededGenerator
 
-    init(seed: UInt64) { state = seed &* 0x2545_f491_4f6c_dd1d &+ 1 }
+    init(seed: UInt64) { generator = SeededGenerator(seed: seed &* 0x2545_f491_4f6c_dd1d &+ 1) }
 
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-
+    mutating func next() -> UInt64 { generator.next() }
     mutating func number(_ range: ClosedRange<Int>) -> Int { Int.random(in: range, using: &self) }
     /// True so many times out of so many.
     mutating func chance(_ times: Int, _ of: Int) -> Bool { number(1...of) <= times }

@@ -35,20 +35,6 @@ func lineFault(_ line: String) -> Fault? { lineFault(Array(line.utf8)) }
 
 func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
-/// xorshift64*: the same numbers for the same seed, on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed | 1 }
-
-    mutating func next() -> UInt64 {
-        state ^= state >> 12
-        state ^= state << 25
-        state ^= state >> 27
-        return state &* 2_685_821_657_736_338_717
-    }
-}
-
 /// The string that stands for `data` in a question's line, quotes included.
 func dataString(of line: [UInt8]) -> String {
     guard let start = line.firstRange(of: bytes("\"data\":")), let end = line.firstRange(of: bytes(",\"client\":null,"))

@@ -138,17 +138,3 @@ func postQuantum(_ captured: [UInt8]) -> [UInt8] {
     draft.extensions.append((0x7a7a, [0]))
     return draft.bytes
 }
-
-/// xorshift64*: the same numbers for the same seed, on every machine.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed | 1 }
-
-    mutating func next() -> UInt64 {
-        state ^= state >> 12
-        state ^= state << 25
-        state ^= state >> 27
-        return state &* 2_685_821_657_736_338_717
-    }
-}
