@@ -153,7 +153,7 @@ private struct VerdictKeys {
         guard consume == nil || data == nil else { throw .conflict(.consume, .data) }
         guard remote == nil || remotes == nil else { throw .conflict(.remotes, .remote) }
         if cache != nil { try refuseWhatIsForOneClient() }
-        if let remotes = remotes ?? remote.map({ [$0] }) { return .remote(toRemote(remotes)) }
+        if let remotes = remotes ?? remote.map({ [$0] }) { return .remote(try toRemote(remotes)) }
         if let close { return .close(closing(close)) }
         if let file { return .file(try sending(file)) }
         if reply != nil || consume != nil || state != nil {
@@ -163,7 +163,7 @@ private struct VerdictKeys {
         return .undecided(waitFor: wait)
     }
 
-    private func toRemote(_ remotes: [Endpoint]) -> RemoteVerdict {
+    private func toRemote(_ remotes: [Endpoint]) throws(ProtocolError) -> RemoteVerdict {
         var verdict = RemoteVerdict(remotes: remotes)
         verdict.data = data
         verdict.reply = reply ?? []
@@ -174,6 +174,7 @@ private struct VerdictKeys {
         verdict.bind = bind
         verdict.proxyProtocol = proxyProtocol
         if usesTLS {
+            try refuseNamelessRemotes(remotes)
             verdict.tls = tls.arguments
             verdict.ignoredTLSArguments = tls.ignored
         }
@@ -207,6 +208,15 @@ private struct VerdictKeys {
         verdict.labels = labels
         verdict.cache = cache
         return verdict
+    }
+
+    private func refuseNamelessRemotes(_ remotes: [Endpoint]) throws(ProtocolError) {
+        guard tls.arguments.verifies, tls.arguments.serverName == nil else { return }
+        for case .unix in remotes {
+            throw ProtocolError(
+                .wrongValue, key: VerdictKey.ssl.rawValue,
+                "a Unix socket has no name to verify: give a server_hostname, or a cert_reqs of 0")
+        }
     }
 
     /// What was said to one client must not be said to another.

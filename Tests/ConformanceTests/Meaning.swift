@@ -52,9 +52,8 @@ extension Verdict {
             members.add("inactivity_timeout_ms", remote.inactivityTimeoutMilliseconds.map { .number($0) })
             members.add("bind", remote.bind.map { .array([.string($0.host), .number($0.port)]) })
             members.add("tls", remote.tls?.meaning())
-            members.add(
-                "ignored",
-                remote.ignoredTLSArguments.isEmpty ? nil : .array(remote.ignoredTLSArguments.sorted().map { .string($0) }))
+            let ignored = remote.ignoredTLSArguments.sorted()
+            members.add("ignored", ignored.isEmpty ? nil : .array(ignored.map { .string($0) }))
             members.add("proxy_protocol", remote.proxyProtocol.map { .number($0) })
             try members.add("extra", json: remote.extra)
             members.add(remote.labels)

@@ -82,11 +82,17 @@ import Testing
         #expect(VerdictLimits.stateBytesMax == VerdictLimits.extraBytesMax)
         #expect(listed["tags"] == "\(VerdictLimits.tagsMax) of \(VerdictLimits.tagBytesMax) bytes")
         #expect(listed["note"] == "\(VerdictLimits.noteBytesMax) bytes")
-        #expect(listed["a path in file"] == "\(VerdictLimits.pathBytesMax) bytes")
+        #expect(listed["a path in file or ssl_args"] == "\(VerdictLimits.pathBytesMax) bytes")
         #expect(listed["max_in_flight"] == "1 to \(HelloAnswer.inFlightMax), default \(HelloAnswer.inFlightStandard)")
         #expect(listed["attempts in proxy_error"] == "\(ErrorQuestion.attemptsMax)")
         let hello = (ClientHelloFacts.protocolsMax, ClientHelloFacts.protocolBytesMax)
-        #expect(listed["names in alpn"] == "\(hello.0), of \(hello.1) bytes together")
+        #expect(listed["names in alpn of client_hello"] == "\(hello.0), of \(hello.1) bytes together")
+        #expect(listed["names in alpn of ssl_args"] == "\(TLSArguments.protocolsMax), of 255 bytes each")
+        #expect(listed["ciphers in ssl_args"] == "\(TLSArguments.ciphersBytesMax) bytes")
+        #expect(listed["a name in client_certificate"] == "\(TLSFacts.distinguishedNameBytesMax) bytes")
+        #expect(
+            listed["alternative names"]
+                == "\(TLSFacts.alternativeNamesMax), of \(TLSFacts.alternativeNameBytesMax) bytes together")
         #expect(listed["message in proxy_error"] == "\(ErrorQuestion.messageBytesMax) bytes")
     }
 

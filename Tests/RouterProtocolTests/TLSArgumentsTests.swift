@@ -106,6 +106,22 @@ import Testing
         #expect(refused("{\"alpn\":[\"\(name)n\"]}") == "wrong_value ssl_args.alpn")
     }
 
+    @Test("a Unix socket has no name of its own to verify")
+    func unix() throws {
+        #expect(fault(#"{"remote":"unix:/s","ssl":true}"#) == "wrong_value ssl")
+        #expect(fault(#"{"remotes":["a:1","unix:/s"],"ssl":true,"ssl_args":{"ca_certs":"c"}}"#) == "wrong_value ssl")
+        for fine in [
+            #"{"remote":"unix:/s","ssl":true,"ssl_args":{"server_hostname":"a"}}"#,
+            #"{"remote":"unix:/s","ssl":true,"ssl_args":{"cert_reqs":0}}"#, #"{"remote":"unix:/s","ssl":false}"#,
+        ] {
+            guard case .remote(let verdict) = try decode(fine) else {
+                Issue.record("\(fine) is no remote")
+                continue
+            }
+            #expect(verdict.remotes == [.unix("/s")])
+        }
+    }
+
     @Test("a PROXY header goes ahead by number, to a plain remote and to one with TLS")
     func proxyProtocol() throws {
         func version(_ verdict: Verdict) -> Int? {

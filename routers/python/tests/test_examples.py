@@ -21,6 +21,7 @@ class Examples(RouterTest):
         names = {path.stem for path in EXAMPLES.glob("*.py")}
         self.assertGreaterEqual(names, {"transparent", "host_router", "socks4", "sendfile", "errors", "conformance"})
         self.assertGreaterEqual(names, {"socks5", "sni_router", "smtp_or_ssh", "balance"})
+        self.assertGreaterEqual(names, {"tls_remote", "client_certificate"})
         if sys.version_info >= (3, 10):
             self.assertEqual(names & sys.stdlib_module_names, set())
 
@@ -136,6 +137,42 @@ class Examples(RouterTest):
         for state in ("not_tls", "malformed", "too_large", "something_new"):
             self.assertEqual(ask(state=state), {"close": True, "note": "no TLS"})
         self.assertEqual(router.ask(b"GET / HTTP/1.1\r\n"), {"close": True, "note": "no TLS"})
+
+    def test_tls_remote(self) -> None:
+        router = self.example("tls_remote.py", SITE="a.example", CA_CERTS="ca.pem")
+        verdict = {
+            "remote": "a.example:443",
+            "ssl": True,
+            "ssl_args": {"server_hostname": "a.example", "alpn": ["http/1.1"], "ca_certs": "ca.pem"},
+            "data": "POST /x HTTP/1.1\r\nX: y\r\nHost: a.example\r\nConnection: close\r\n\r\nbody\xff",
+        }
+        data = b"POST /x HTTP/1.1\r\nhost: 127.0.0.1\r\nX: y\r\nConnection: keep-alive\r\n\r\nbody\xff"
+        self.assertEqual(router.ask(data), verdict)
+        self.assertIsNone(router.ask(data[:30]))
+        self.assertTrue(router.ask(b"x" * 16384)["close"].startswith("HTTP/1.1 400 "))
+        page = router.call(router.request("proxy_error", type="tls", message="h:1: hostname mismatch"))["result"]
+        self.assertTrue(page["close"].startswith("HTTP/1.1 502 "))
+        self.assertTrue(page["close"].endswith("a.example: tls: h:1: hostname mismatch\n"))
+        router = self.example("tls_remote.py", SITE="b.example", REMOTE="[::1]:8443")
+        verdict = router.ask(b"GET / HTTP/1.0\r\n\r\n")
+        self.assertEqual(verdict["remote"], "[::1]:8443")
+        self.assertEqual(verdict["ssl_args"], {"server_hostname": "b.example", "alpn": ["http/1.1"]})
+
+    def test_client_certificate(self) -> None:
+        router = self.example("client_certificate.py", WHO="URI:x://a?b=c=h:1,DNS:d=h:2", SITES="s=h:3")
+
+        def ask(names: list[str] | None, sni: str | None) -> Any:
+            shown = names is not None and {"subject": "CN=a", "issuer": "", "names": names, "fingerprint": "0f" * 32}
+            tls = {"version": "TLSv1.3", "cipher": "", "sni": sni, "alpn": None, "client_certificate": shown or None}
+            return router.ask(b"x", tls=tls)
+
+        self.assertEqual(ask(["IP:::1", "URI:x://a?b=c"], "s"), {"remote": "h:1", "note": "URI:x://a?b=c " + "0f" * 8})
+        self.assertEqual(ask(["DNS:d"], None), {"remote": "h:2", "note": "DNS:d " + "0f" * 8})
+        for names in (None, [], ["DNS:e"]):
+            self.assertEqual(ask(names, "s"), {"remote": "h:3", "note": "s"})
+        self.assertEqual(ask(["DNS:e"], "t"), {"close": True, "note": "nobody for CN=a"})
+        self.assertEqual(ask(None, None), {"close": True, "note": "nobody for None"})
+        self.assertEqual(router.ask(b"x"), {"close": True, "note": "came without TLS"})
 
     def test_smtp_or_ssh(self) -> None:
         router = self.example("smtp_or_ssh.py", SMTP="m:25", SSH="s:22", MAIL_FROM="192.0.2.0/24,2001:db8::/32")

@@ -92,6 +92,32 @@ class ClientHello(RouterTest):
         self.assertEqual(router.ask(b"x", client_hello=None), {"close": "None"})
 
 
+class EndedHere(RouterTest):
+    def test_a_question_tells_what_was_agreed_with_a_client_whose_tls_ends_at_tproxy(self) -> None:
+        router = self.program(
+            """
+            import tproxy
+            def proxy(data, question):
+                return {"close": repr(question.tls and tuple(question.tls))}
+            tproxy.run(proxy)
+            """
+        )
+        shown = {"subject": "CN=a", "issuer": "CN=b", "names": ["DNS:a", "IP:::1"], "fingerprint": "00ff", "new": 1}
+        certificate = tproxy.ClientCertificate("CN=a", "CN=b", ("DNS:a", "IP:::1"), "00ff")
+        agreed = {"version": "TLSv1.3", "cipher": "X", "sni": "a.example", "alpn": "h2"}
+        seen = ("TLSv1.3", "X", "a.example", "h2")
+        for given, told in (
+            ({**agreed, "client_certificate": shown}, (*seen, certificate)),
+            ({**agreed, "client_certificate": None}, (*seen, None)),
+            ({**agreed, "sni": None, "alpn": None, "new": {}}, ("TLSv1.3", "X", None, None, None)),
+            ({"version": "TLSv1.4"}, ("TLSv1.4", "", None, None, None)),
+        ):
+            with self.subTest(given):
+                self.assertEqual(router.ask(b"x", tls=given), {"close": repr(told)})
+        self.assertEqual(router.ask(b"x"), {"close": "None"})
+        self.assertEqual(router.ask(b"x", tls=None), {"close": "None"})
+
+
 class Cached(RouterTest):
     def test_a_cache_and_labels_go_through_as_they_are(self) -> None:
         router = self.program("import tproxy\ntproxy.run(lambda data: eval(data))\n")

@@ -6,6 +6,7 @@ import array
 import io
 import json
 import pathlib
+import ssl
 import sys
 import types
 import unittest
@@ -77,6 +78,29 @@ class Verdicts(unittest.TestCase):
             (pathlib.Path("/a/b"), "/a/b"),
         ):
             self.assertEqual(result({"file": path}), {"file": expected})
+
+    def test_how_to_speak_tls_to_a_remote(self) -> None:
+        for given, expected in (
+            ({}, {}),
+            ({"certfile": pathlib.Path("a/b.pem"), "keyfile": b"k", "ca_certs": "c"}, ["a/b.pem", "k", "c"]),
+            ({"certfile": None, "cert_reqs": ssl.CERT_NONE, "alpn": (b"h2", "\xff")}, [None, 0, ["h2", "\xff"]]),
+            ({"ssl_version": ssl.PROTOCOL_TLS_CLIENT, "ciphers": b"AES"}, [2, "AES"]),
+            ({"ssl_version": 5, "server_hostname": b"a.example", "alpn": "h2"}, [5, "a.example", "h2"]),
+            ({"server_side": False, "unknown": [1]}, [False, [1]]),
+        ):
+            arguments = dict(zip(given, expected))
+            verdict = {"remote": "h:1", "ssl": True, "ssl_args": types.MappingProxyType(given), "proxy_protocol": 2}
+            self.assertEqual(result(verdict), {**verdict, "ssl_args": arguments})
+        for wrong, kind, text in (
+            ([("certfile", "c")], TypeError, "ssl_args: a dict is needed, not list"),
+            ({"alpn": [1]}, TypeError, "ssl_args.alpn: a chunk must be bytes, not int"),
+            ({"alpn": ["\u0100"]}, ValueError, "ssl_args.alpn: the character U\\+0100"),
+            ({"certfile": b"\xff"}, ValueError, "ssl_args.certfile: the path is not UTF-8"),
+            ({1: 2}, TypeError, "ssl_args: the key 1 is not a str"),
+            ({"ca_certs": {1}}, TypeError, "ssl_args: .*set"),
+        ):
+            with self.assertRaisesRegex(kind, text):
+                encode({"remote": "h:1", "ssl": True, "ssl_args": wrong})
 
     def test_what_is_not_changed(self) -> None:
         verdict = {"wait": 5, "consume": 3, "state": {"a": [1, None, "é"]}, "connect_timeout": 0.5, "file": None}

@@ -15,9 +15,9 @@ or a file to send.
 """
 
 from ._notices import close, invalidate
-from ._question import ClientHello, Closed, Event, Question
+from ._question import TLS, ClientCertificate, ClientHello, Closed, Event, Question
 from ._router import run
-from ._verdict import ByteString, Cache, CacheKey, Remote, Verdict
+from ._verdict import ByteString, Cache, CacheKey, Remote, SSLArgs, Verdict
 
 __version__ = "0.1.0"
 
@@ -25,11 +25,14 @@ __all__ = [
     "ByteString",
     "Cache",
     "CacheKey",
+    "ClientCertificate",
     "ClientHello",
     "Closed",
     "Event",
     "Question",
     "Remote",
+    "SSLArgs",
+    "TLS",
     "Verdict",
     "__version__",
     "close",

@@ -38,6 +38,44 @@ def client_hello(value: Any) -> ClientHello | None:
     return ClientHello(str(value.get("state")), value.get("sni"), names, value.get("sni_unusable") is True)
 
 
+class ClientCertificate(NamedTuple):
+    """A client's certificate, which tproxy has verified."""
+
+    #: Distinguished names as in RFC 2253: ``CN=alice,O=Example``.
+    subject: str
+    issuer: str
+    #: Alternative names: ``DNS:a.example``, ``IP:192.0.2.1``, ``email:a@b.example``, ``URI:…``.
+    names: tuple[str, ...]
+    #: SHA-256 of the certificate, in lower-case hexadecimal digits.
+    fingerprint: str
+
+
+class TLS(NamedTuple):
+    """What was agreed with a client whose TLS ends at tproxy."""
+
+    #: As OpenSSL says it: ``TLSv1.3``.
+    version: str
+    cipher: str
+    #: The server name that the client asked for, in lower case; None if it named none.
+    sni: str | None = None
+    #: The protocol that was agreed on; None if none was.
+    alpn: str | None = None
+    #: None if the client has shown none.
+    client_certificate: ClientCertificate | None = None
+
+
+def tls(value: Any) -> TLS | None:
+    if not isinstance(value, Mapping):
+        return None
+    shown = value.get("client_certificate")
+    certificate = None
+    if isinstance(shown, Mapping):
+        texts = [str(shown.get(key) or "") for key in ("subject", "issuer", "fingerprint")]
+        certificate = ClientCertificate(texts[0], texts[1], tuple(shown.get("names") or ()), texts[2])
+    agreed = [str(value.get(key) or "") for key in ("version", "cipher")]
+    return TLS(agreed[0], agreed[1], value.get("sni"), value.get("alpn"), certificate)
+
+
 class Closed:
     """A connection of our worker that has ended, whoever decided about it: we, a router before us,
     the cache."""
@@ -96,7 +134,7 @@ class Question:
 
     __slots__ = ("data", "params", "_id", "_received", "_tell")
 
-    #: All bytes of the client that no verdict has consumed yet.
+    #: All bytes of the client that no verdict has consumed yet; what is inside, when its TLS ends at tproxy.
     data: bytes
     #: The question as it came; fields that this version of the package does not know are here.
     params: Mapping[str, Any]
@@ -153,6 +191,12 @@ class Question:
     def client_hello(self) -> ClientHello | None:
         """What the client says that speaks TLS through tproxy; None if its bytes are no TLS."""
         return client_hello(self.params.get("client_hello"))
+
+    @property
+    def tls(self) -> TLS | None:
+        """What was agreed with the client whose TLS ends at tproxy, its certificate too; None on a listener
+        without TLS."""
+        return tls(self.params.get("tls"))
 
     @property
     def state(self) -> Any:

@@ -31,6 +31,30 @@ class Cache(TypedDict):
     ttl: float
 
 
+#: The name of a file.
+Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
+
+
+class SSLArgs(TypedDict, total=False):
+    """How to speak TLS to a remote. What is left out is as it should be: verified, against the system's authorities."""
+
+    #: A certificate to show to a remote that asks for one, and its key, if that is not in the same file.
+    certfile: Path
+    keyfile: Path
+    #: 0, ``ssl.CERT_NONE``: the remote's certificate is not looked at.
+    cert_reqs: int
+    #: The authorities to trust, and no others.
+    ca_certs: Path
+    #: 2, ``ssl.PROTOCOL_TLS``, is any; 3, 4 and 5 are TLS 1.0, 1.1 and 1.2 and nothing else.
+    ssl_version: int
+    #: In OpenSSL's words, for TLS 1.2 and older.
+    ciphers: str
+    #: The name to ask for and to verify instead of the remote's own.
+    server_hostname: str
+    #: The protocols to offer, the best first.
+    alpn: list[bytes | str]
+
+
 class Verdict(TypedDict, total=False):
     """The keys of a verdict, for type checkers; a plain dict does as well."""
 
@@ -41,7 +65,7 @@ class Verdict(TypedDict, total=False):
     reply_when: str
     close: bool | ByteString | Iterable[ByteString]
     reset: bool
-    file: str | bytes | int | os.PathLike[str] | os.PathLike[bytes] | Any
+    file: Path | int | Any
     offset: int
     nbytes: int
     wait: int
@@ -49,6 +73,9 @@ class Verdict(TypedDict, total=False):
     state: Any
     connect_timeout: float
     inactivity_timeout: float
+    ssl: bool
+    ssl_args: SSLArgs
+    proxy_protocol: Literal[1, 2]
     extra: Any
     bind: str
     tags: list[str]
@@ -152,7 +179,7 @@ def object_text(values: dict[str, Any]) -> str:
         raise
 
 
-def path_text(key: str, value: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+def path_text(key: str, value: Path) -> str:
     try:
         return os.fsencode(value).decode()
     except UnicodeDecodeError:
@@ -260,10 +287,34 @@ def remotes_json(key: str, value: Any) -> Any:
     return [remote_json(key, remote) for remote in value]
 
 
+def ssl_args_json(key: str, value: Any) -> Any:
+    """Arguments as tproxy reads them. It checks them all: here is only what JSON does not have."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{key}: a dict is needed, not {described(value)}")
+    arguments = dict(value)
+    for name, argument in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{key}: the key {name!r} is not a str")
+        place = f"{key}.{name}"
+        if name in ("keyfile", "certfile", "ca_certs") and isinstance(argument, (bytes, os.PathLike)):
+            arguments[name] = path_text(place, argument)
+        elif name == "alpn" and isinstance(argument, Iterable) and not isinstance(argument, (str, bytes)):
+            arguments[name] = [chunk_text(place, protocol) for protocol in argument]
+        elif name == "ssl_version" and argument == PROTOCOL_TLS_CLIENT:
+            arguments[name] = PROTOCOL_TLS
+        elif isinstance(argument, bytes):
+            arguments[name] = argument.decode("latin-1")
+    return arguments
+
+
+#: What the ssl module calls any version now, and what it called it before.
+PROTOCOL_TLS_CLIENT, PROTOCOL_TLS = 16, 2
+
 CONVERSIONS: dict[str, Callable[[str, Any], Any]] = {
     "remote": remote_json,
     "remotes": remotes_json,
     "data": byte_text,
     "reply": byte_text,
     "close": close_json,
+    "ssl_args": ssl_args_json,
 }
