@@ -345,7 +345,7 @@ extension Worker {
             case .close(let order):
                 tellOthers(line, instead: nil)
                 return .close(order)
-            case .later(let method): return .stray("\(method.rawValue): not available in this version")
+            case .streamEnd, .detach: return .nothing
             case .ignored: return .nothing
             case .stray: return .stray(text(line))
             }

@@ -47,9 +47,12 @@ public struct Hello: Sendable {
     public var generation: Int
     public var listeners: [Listener]
     public var limits: Limits
+    /// Where rewriters connect to, `unix:@NAME` or `unix:/PATH`; nil where nothing can be rewritten.
+    public var streams: String?
 
     public init(
-        id: UInt64, version: String, worker: String, generation: Int, listeners: [Listener], limits: Limits
+        id: UInt64, version: String, worker: String, generation: Int, listeners: [Listener], limits: Limits,
+        streams: String? = nil
     ) {
         self.id = id
         self.version = version
@@ -57,6 +60,7 @@ public struct Hello: Sendable {
         self.generation = generation
         self.listeners = listeners
         self.limits = limits
+        self.streams = streams
     }
 
     /// Appends the line, newline included.
@@ -89,7 +93,12 @@ public struct Hello: Sendable {
         line.append(json: limits.routerTimeoutMilliseconds)
         line.append(",\"verdict_timeout_ms\":")
         line.append(json: limits.verdictTimeoutMilliseconds)
-        line.append("}}}\n")
+        line.append("}")
+        if let streams {
+            line.append(",\"streams\":")
+            line.append(json: streams)
+        }
+        line.append("}}\n")
     }
 }
 
@@ -106,6 +115,8 @@ public struct HelloAnswer: Equatable, Sendable {
         public static let shutdown = Methods(rawValue: 8)
         public static let taken = Methods(rawValue: 16)
         public static let closed = Methods(rawValue: 32)
+        public static let rewriteRequest = Methods(rawValue: 64)
+        public static let rewriteResponse = Methods(rawValue: 128)
 
         /// Other names belong to later versions and mean nothing here.
         init(named name: String) {
@@ -116,6 +127,8 @@ public struct HelloAnswer: Equatable, Sendable {
             case "shutdown": self = .shutdown
             case "taken": self = .taken
             case "closed": self = .closed
+            case "rewrite_request": self = .rewriteRequest
+            case "rewrite_response": self = .rewriteResponse
             default: self = []
             }
         }

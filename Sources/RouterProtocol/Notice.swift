@@ -11,6 +11,9 @@ public enum Notice: Equatable, Sendable {
     /// A connection has ended: what the sockets took each way, how long it lived, and its close reason.
     case closed(
         connection: String, bytesToRemote: UInt64, bytesToClient: UInt64, durationMilliseconds: UInt64, reason: String)
+    /// A stream to rewrite: the router connects to the address for streams and says the token there. `extra` is JSON, as it
+    /// came in the verdict.
+    case rewrite(StreamDirection, token: String, connection: String, extra: [UInt8]?)
 
     /// Appends the line, newline included.
     public func append(to line: inout [UInt8]) {
@@ -38,6 +41,20 @@ public enum Notice: Equatable, Sendable {
             line.append(json: milliseconds)
             line.append(",\"reason\":")
             line.append(json: reason)
+            line.append("}}\n")
+        case .rewrite(let direction, let token, let connection, let extra):
+            line.append("{\"jsonrpc\":\"2.0\",\"method\":")
+            line.append(json: direction.method)
+            line.append(",\"params\":{\"token\":")
+            line.append(json: token)
+            line.append(",\"direction\":")
+            line.append(json: direction.rawValue)
+            line.append(",\"connection\":")
+            line.append(json: connection)
+            if let extra {
+                line.append(",\"extra\":")
+                line.append(contentsOf: extra)
+            }
             line.append("}}\n")
         }
     }

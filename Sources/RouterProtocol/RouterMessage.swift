@@ -12,18 +12,14 @@ public enum RouterMessage: Equatable, Sendable {
     case invalidate(Invalidation)
     /// End these live connections, on all workers.
     case close(CloseOrder)
-    /// A notification of the protocol that this version does not act on yet.
-    case later(LaterMethod)
+    /// The end of this rewritten stream, whenever it comes, is meant.
+    case streamEnd(token: String)
+    /// The rewriter leaves: what it has not been given passes it by.
+    case detach(token: String)
     /// A line that does not begin with `{`: something printed by accident.
     case stray
     /// A message that means nothing to anybody, and does no harm.
     case ignored(Ignored)
-
-    /// Notifications that are specified and wait for their version.
-    public enum LaterMethod: String, CaseIterable, Sendable {
-        case detach
-        case streamEnd = "stream_end"
-    }
 
     public enum Ignored: Equatable, Sendable {
         /// An answer to nothing: simple scripts answer notifications too.
@@ -147,11 +143,9 @@ private struct Envelope {
         if name == "progress" { return try Parameters(params, name, in: line).progress() }
         if name == "invalidate" { return .invalidate(try Parameters(params, name, in: line).invalidation(in: line)) }
         if name == "close" { return .close(try Parameters(params, name, in: line).closeOrder()) }
-        guard let method = RouterMessage.LaterMethod(rawValue: name) else {
-            return .ignored(.unknownMethod(ProtocolError.quoted(name)))
-        }
-        try Parameters(params, name, in: line).check(method)
-        return .later(method)
+        if name == "stream_end" { return .streamEnd(token: try Parameters(params, name, in: line).streamToken()) }
+        if name == "detach" { return .detach(token: try Parameters(params, name, in: line).streamToken()) }
+        return .ignored(.unknownMethod(ProtocolError.quoted(name)))
     }
 }
 
@@ -173,7 +167,7 @@ private struct Parameters {
     var value: Range<Int>?
     /// What is to be closed, as often as it was said.
     var which: [CloseOrder.Which] = []
-    var hasToken = false
+    var token: String?
 
     init(_ params: Range<Int>?, _ method: String, in line: Span<UInt8>) throws(ProtocolError) {
         self.method = method
@@ -204,9 +198,7 @@ private struct Parameters {
         case .connection: which.append(.connection(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
         case .tag: which.append(.tag(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
         case .remote: which.append(.remote(try field.text(in: line, bytesMax: CloseOrder.textBytesMax)))
-        case .token:
-            _ = try field.text(in: line, bytesMax: .max)
-            hasToken = true
+        case .token: token = try field.text(in: line, bytesMax: StreamDirection.tokenBytesMax)
         }
     }
 
@@ -238,8 +230,8 @@ private struct Parameters {
         return CloseOrder(which: which, reset: reset)
     }
 
-    /// Whether a message for later has its shape.
-    func check(_ method: RouterMessage.LaterMethod) throws(ProtocolError) {
-        guard hasToken else { throw ProtocolError(.badParameters, key: self.method, "needs a token") }
+    func streamToken() throws(ProtocolError) -> String {
+        guard let token else { throw ProtocolError(.badParameters, key: method, "needs a token") }
+        return token
     }
 }

@@ -71,6 +71,8 @@ public struct RemoteVerdict: Equatable, Sendable {
     public var proxyProtocol: Int?
     /// Any JSON for the rewriters, as it came.
     public var extra: [UInt8]?
+    /// Which directions may be rewritten, of those the router implements.
+    public var rewrite = StreamDirections.both
     public var labels = Labels()
     public var cache: CacheRule?
 

@@ -10,7 +10,7 @@ public enum VerdictKey: String, CaseIterable, Sendable {
     case sslArgs = "ssl_args"
     case connectTimeout = "connect_timeout"
     case inactivityTimeout = "inactivity_timeout"
-    case extra
+    case extra, rewrite
     case proxyProtocol = "proxy_protocol"
     case bind, tags, note, reset, attached, offset, nbytes, cache
 }
@@ -108,6 +108,7 @@ private struct VerdictKeys {
     var connectTimeoutMilliseconds: Int?
     var inactivityTimeoutMilliseconds: Int?
     var extra: [UInt8]?
+    var rewrite = StreamDirections.both
     var proxyProtocol: Int?
     var bind: LocalAddress?
     var labels = Labels()
@@ -136,6 +137,7 @@ private struct VerdictKeys {
         case .connectTimeout: connectTimeoutMilliseconds = try field.milliseconds(in: line)
         case .inactivityTimeout: inactivityTimeoutMilliseconds = try field.milliseconds(in: line)
         case .extra: extra = try field.json(in: line, bytesMax: VerdictLimits.extraBytesMax)
+        case .rewrite: rewrite = try field.streamDirections(in: line)
         case .proxyProtocol: proxyProtocol = try field.integer(in: line, from: 1, to: 2)
         case .bind: bind = try field.localAddress(in: line)
         case .tags: labels.tags = try Self.tags(field, in: line)
@@ -179,6 +181,7 @@ private struct VerdictKeys {
             verdict.ignoredTLSArguments = tls.ignored
         }
         verdict.extra = extra
+        verdict.rewrite = rewrite
         verdict.labels = labels
         verdict.cache = cache
         return verdict

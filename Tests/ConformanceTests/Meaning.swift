@@ -56,6 +56,7 @@ extension Verdict {
             members.add("ignored", ignored.isEmpty ? nil : .array(ignored.map { .string($0) }))
             members.add("proxy_protocol", remote.proxyProtocol.map { .number($0) })
             try members.add("extra", json: remote.extra)
+            members.add("rewrite", remote.rewrite == .both ? nil : remote.rewrite.meaning)
             members.add(remote.labels)
             members.add(remote.cache)
         case .close(let close):
@@ -94,6 +95,16 @@ extension TLSArguments {
         members.add("server_hostname", serverName.map { .string($0) })
         members.add("alpn", alpn.isEmpty ? nil : .array(alpn.map { .bytes($0) }))
         return .object(members.members)
+    }
+}
+
+extension StreamDirections {
+    fileprivate var meaning: JSONValue {
+        switch self {
+        case .toRemote: .string("request")
+        case .toClient: .string("response")
+        default: .boolean(!isEmpty)
+        }
     }
 }
 
@@ -136,7 +147,7 @@ extension HelloAnswer {
         guard !isBare else { return .object(["bare": .boolean(true)]) }
         let names: [(Methods, String)] = [
             (.cancel, "cancel"), (.closed, "closed"), (.proxy, "proxy"), (.proxyError, "proxy_error"),
-            (.shutdown, "shutdown"),
+            (.rewriteRequest, "rewrite_request"), (.rewriteResponse, "rewrite_response"), (.shutdown, "shutdown"),
             (.taken, "taken"),
         ]
         var members = Members()

@@ -48,6 +48,7 @@ private struct Transcript: CustomStringConvertible {
     private static let requestSchemas = ["hello": "Hello", "proxy": "Question", "proxy_error": "ErrorQuestion"]
     private static let noticeSchemas = [
         "cancel": "Cancel", "shutdown": "Shutdown", "taken": "Taken", "closed": "Closed",
+        "rewrite_request": "RewriteRequest", "rewrite_response": "RewriteResponse",
     ]
     private static let answerSchemas = [
         "hello": "HelloAnswer", "proxy": "Verdict", "proxy_error": "ErrorQuestionAnswer",
@@ -140,7 +141,8 @@ private struct Transcript: CustomStringConvertible {
             case .progress: return ("progress", nil)
             case .invalidate: return ("invalidate", nil)
             case .close: return ("close", nil)
-            case .later: return ("later", nil)
+            case .streamEnd: return ("stream_end", nil)
+            case .detach: return ("detach", nil)
             case .stray: return ("stray", nil)
             case .ignored: return ("ignored", nil)
             }

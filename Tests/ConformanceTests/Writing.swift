@@ -29,7 +29,13 @@ enum Written {
                 bytesToClient: UInt64(integer(params["bytes_to_client"])),
                 durationMilliseconds: UInt64(integer(params["duration_ms"])), reason: text(params["reason"])
             ).append(to: &line)
-        default: return nil
+        case let method?:
+            guard let direction = StreamDirection.allCases.first(where: { $0.method == method }) else { return nil }
+            try Notice.rewrite(
+                direction, token: text(params["token"]), connection: text(params["connection"]),
+                extra: params["extra"].map { Array($0.json.utf8) }
+            ).append(to: &line)
+        case nil: return nil
         }
         return line
     }
@@ -79,7 +85,8 @@ enum Written {
                 lineBytesMax: try integer(limits["line_bytes_max"]),
                 initialBytesMax: try integer(limits["initial_bytes_max"]),
                 routerTimeoutMilliseconds: try integer(limits["router_timeout_ms"]),
-                verdictTimeoutMilliseconds: try integer(limits["verdict_timeout_ms"])))
+                verdictTimeoutMilliseconds: try integer(limits["verdict_timeout_ms"])),
+            streams: params["streams"]?.text)
     }
 
     private static func question(_ message: JSONValue, _ params: JSONValue) throws -> Question {

@@ -98,16 +98,20 @@ import Testing
         #expect(try order(#"{"remote":"a:9","tag":null}"#) == .close(CloseOrder(which: .remote("a:9"), reset: false)))
     }
 
-    @Test("notifications of later versions are recognised when they have their shape")
-    func later() throws {
-        for (method, params) in [
-            ("stream_end", #"{"token":"t"}"#), ("detach", #"{"token":"t"}"#),
-        ] {
-            let expected = RouterMessage.LaterMethod(rawValue: method)
-            #expect(
-                try parse(#"{"jsonrpc":"2.0","method":""# + method + #"","params":"# + params + "}")
-                    == expected.map { .later($0) })
+    @Test("what is said of a stream names it by its token, which is bounded")
+    func streams() throws {
+        func notice(_ method: String, _ params: String) throws -> RouterMessage {
+            try parse(#"{"jsonrpc":"2.0","method":""# + method + #"","params":"# + params + "}")
         }
+        #expect(try notice("stream_end", #"{"token":"t"}"#) == .streamEnd(token: "t"))
+        #expect(try notice("detach", #"{"token":"t","later":1}"#) == .detach(token: "t"))
+        let longest = String(repeating: "a", count: StreamDirection.tokenBytesMax)
+        #expect(try notice("detach", #"{"token":""# + longest + #""}"#) == .detach(token: longest))
+        #expect(throws: ProtocolError.self) { try notice("detach", #"{"token":"a"# + longest + #""}"#) }
+    }
+
+    @Test("notifications without what they need are refused")
+    func incompleteNotices() throws {
         for (method, params) in [
             ("close", "{}"), ("close", #"{"connection":"1.7","tag":"x"}"#), ("close", #"{"connection":17}"#),
             ("stream_end", "{}"),
