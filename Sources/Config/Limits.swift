@@ -98,6 +98,15 @@ public enum Limits {
     /// The head of an HTTP request is looked through for its host as far as this: four times what servers take.
     @inlinable public static var requestHeadBytesMax: Int { 32_768 }
 
+    // MARK: Rewriting
+
+    /// Rewriters that have connected and not said their token; of more the one that has waited longest is closed.
+    @inlinable public static var streamDialersMax: Int { 64 }
+    /// The token is said at once by whoever has one.
+    @inlinable public static var streamTokenMilliseconds: Int { 2_000 }
+    /// Rewriters that the kernel lets wait to be accepted: two for each client of a burst, and the next ones wait in connect(2).
+    @inlinable public static var streamBacklog: Int { 2048 }
+
     // MARK: The data plane
 
     /// Threads that wait in getaddrinfo(3), beside the loop.

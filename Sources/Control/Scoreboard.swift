@@ -69,6 +69,10 @@ public enum Field: Int, CaseIterable, Sendable {
     case shadowsLeftOut
     case shadowFailures
     case shadowDifferences
+    /// Streams that a router was told of, those that no rewriter came for or saw to their end, and dialers turned away.
+    case streams
+    case streamsFailed
+    case streamsRefused
     /// Times accepting stopped for want of descriptors, connections or room for questions.
     case acceptPauses
 }

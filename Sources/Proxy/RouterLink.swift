@@ -14,6 +14,8 @@ struct RouterLink: ~Copyable {
     let generation: Int
     /// The process, if we started it.
     private let pid: Int32?
+    /// Whose it is, if we did not start it.
+    let user: UInt32?
     private let pidfd: Descriptor?
     private let socket: Descriptor
     private var errors: Descriptor?
@@ -60,6 +62,7 @@ struct RouterLink: ~Copyable {
             arguments: arguments, environment: environment, socket: pair.second.raw, errorPipe: errorsWrite.raw,
             softDescriptorLimit: softDescriptorLimit)
         pid = router.pid
+        user = nil
         pidfd = router.take()
         socket = pair.takeFirst()
         errors = consume errorsRead
@@ -78,7 +81,9 @@ struct RouterLink: ~Copyable {
 
     /// Connects to a router that somebody else runs.
     init(_ id: RouterID, generation: Int, path: String) throws(Failure) {
-        socket = try Self.connect(path)
+        let connected = try Self.connect(path)
+        user = connected.user
+        socket = connected.take()
         pid = nil
         pidfd = nil
         isReaped = true
@@ -88,7 +93,7 @@ struct RouterLink: ~Copyable {
     }
 
     /// A Unix socket connects at once or not at all (connect(2)).
-    private static func connect(_ path: String) throws(Failure) -> Descriptor {
+    private static func connect(_ path: String) throws(Failure) -> Connected {
         let connected = try reach { () throws(Errno) in
             let opened = try Socket.open(family: AF_UNIX)
             guard try Socket.connect(opened, to: .unix(path)) == .connected else { throw .wouldBlock }
@@ -98,7 +103,14 @@ struct RouterLink: ~Copyable {
         let raw = connected.raw
         let user = try reach { () throws(Errno) in try RouterSocket.peerUser(raw) }
         guard RouterSocket.isTrusted(user: user, path: path) else { throw .stranger(user) }
-        return connected
+        return Connected(descriptor: connected, user: user)
+    }
+
+    private struct Connected: ~Copyable {
+        let descriptor: Descriptor
+        let user: UInt32
+
+        consuming func take() -> Descriptor { descriptor }
     }
 
     private static func reach<Result: ~Copyable>(_ body: () throws(Errno) -> Result) throws(Failure) -> Result {

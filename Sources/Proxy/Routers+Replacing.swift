@@ -54,6 +54,8 @@ struct RouterLife {
     var inFlight = 0
     var abandoned = 0
     var unapplied = 0
+    /// Streams that it rewrites, or is to.
+    var streams = 0
     /// Its questions by id; in the order in which their time ends, those it asked more time for apart.
     var index = QuestionIndex(capacity: 0)
     let asked: QuestionList
@@ -466,7 +468,8 @@ extension Routers {
             if now >= (lives[position].isNeeded ? proving.latest : proving.until) { proved(seat) }
         }
         for position in lives.indices where lives[position].phase == .retiring && !lives[position].isNeeded {
-            dismiss(position, now)
+            // Rewriting goes on for as long as its connections do, unless all are gone and something was forgotten.
+            if lives[position].streams == 0 || phase == .leaving { dismiss(position, now) }
         }
         startDueRouters(now)
         if reloadAgain || reloadSeat != nil { goOnReloading(now) }

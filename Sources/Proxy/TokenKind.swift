@@ -16,4 +16,7 @@ enum TokenKind {
     static let control: UInt8 = 8
     static let signals: UInt8 = 9
     static let resolver: UInt8 = 10
+    static let streamDoor: UInt8 = 11
+    /// The slot names a rewriter that has not said its token.
+    static let streamDialer: UInt8 = 12
 }

@@ -19,6 +19,7 @@ extension Worker {
         case badGreeting(String)
         case answer(Answer)
         case close(CloseOrder)
+        case stream(StreamNotice)
         case unreadable(String)
         case stray(String)
     }
@@ -154,7 +155,8 @@ extension Worker {
             limits: Hello.Limits(
                 lineBytesMax: Limits.routerLineBytesMax, initialBytesMax: settings.maxInitialBytes,
                 routerTimeoutMilliseconds: settings.routerTimeoutMilliseconds,
-                verdictTimeoutMilliseconds: settings.verdictTimeoutMilliseconds))
+                verdictTimeoutMilliseconds: settings.verdictTimeoutMilliseconds),
+            streams: door.address)
         links[slot].write { hello.append(to: &$0) }
         unflushed.append(slot)
     }
@@ -259,7 +261,7 @@ extension Worker {
     }
 
     /// Reads what a router wrote, many lines to a read, and acts on each. Bounded: a flood waits for the next round.
-    private func readRouter(_ slot: UInt32) {
+    func readRouter(_ slot: UInt32) {
         let id = links[slot].id
         for _ in 0..<Self.readsPerTurn {
             let received: Transfer
@@ -345,7 +347,8 @@ extension Worker {
             case .close(let order):
                 tellOthers(line, instead: nil)
                 return .close(order)
-            case .streamEnd, .detach: return .nothing
+            case .streamEnd(let token): return .stream(.end(token))
+            case .detach(let token): return .stream(.detach(token))
             case .ignored: return .nothing
             case .stray: return .stray(text(line))
             }
@@ -408,6 +411,7 @@ extension Worker {
                 maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
                 wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown))
             withRouters(router.role) { $0.greeted(router, abilities, now: now) }
+            if router.role != .shadow, !methods.rewrites.isEmpty { openDoor() }
         case .badGreeting(let why):
             routerLog.error("router \(router): its answer to hello cannot be used: \(why)")
             giveUp(slot, .badGreeting)
@@ -418,6 +422,9 @@ extension Worker {
         case .close(let order):
             links[slot].unreadableLines = 0
             carryOut(order)
+        case .stream(let notice):
+            links[slot].unreadableLines = 0
+            heed(notice, of: router)
         case .stray(let text):
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
@@ -516,9 +523,15 @@ extension Worker {
 
     // MARK: - The ends of routers
 
+    /// Nothing more is read from it, so nothing more will be said of its streams.
+    private func stopHearing(_ slot: UInt32) {
+        links[slot].isGivenUp = true
+        loseStreams(of: links[slot].id)
+    }
+
     private func giveUp(_ slot: UInt32, _ end: RouterEnd) {
         guard !links[slot].isGivenUp else { return }
-        links[slot].isGivenUp = true
+        stopHearing(slot)
         around.poller.remove(links[slot].socketNumber)
         let id = links[slot].id
         withRouters(id.role) { $0.died(id, end, now: now) }
@@ -529,7 +542,7 @@ extension Worker {
         guard !links[slot].isGivenUp else { return }
         guard links[slot].processNumber != nil else { return giveUp(slot, .closed) }
         guard links[slot].hasEnded else { return awaitEnd(slot) }
-        links[slot].isGivenUp = true
+        stopHearing(slot)
         around.poller.remove(links[slot].socketNumber)
         // Once it is reaped, whoever did that tells of its end.
         if !links[slot].isReaped { processEnded(slot) }
@@ -586,7 +599,7 @@ extension Worker {
         guard links.holds(slot, generation: generation) else { return }
         readErrors(slot)
         if !links[slot].isGivenUp {
-            links[slot].isGivenUp = true
+            stopHearing(slot)
             around.poller.remove(links[slot].socketNumber)
         }
         let id = links[slot].id

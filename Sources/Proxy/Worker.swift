@@ -68,6 +68,13 @@ final class Worker {
     var resolver: Resolver
     var cache: VerdictCache
     var accessLog: AccessLog?
+    /// Rewriting: where routers dial back, which streams there are, and ends that have to be explained.
+    var door = StreamDoor()
+    var streams = StreamTable()
+    var unexplainedEnds: [(connection: Token, direction: StreamDirection)] = []
+    var strangerPace = LogPace()
+    /// When accept(2) is tried again at the door.
+    var doorOpensAt: Int64?
     private var unfinished: [Token] = []
     /// Those whose next turn it is.
     private var resuming: [Token] = []
@@ -159,6 +166,7 @@ final class Worker {
             resume()
             expire()
             advanceRouters()
+            serveStreams()
             serveRouters()
             accessLog?.flush()
             try changeStage()
@@ -177,6 +185,7 @@ final class Worker {
         if let next = timers.millisecondsUntilNext(now: now) { wait = min(wait, next) }
         if let next = nextRouterDeadline { wait = min(wait, max(0, next - now)) }
         if let next = acceptor.deadline { wait = min(wait, max(0, next - now)) }
+        if let next = nextStreamDeadline { wait = min(wait, max(0, next - now)) }
         return Int32(clamping: wait)
     }
 
@@ -193,6 +202,8 @@ final class Worker {
         case TokenKind.control: obey()
         case TokenKind.signals: handleSignals()
         case TokenKind.resolver: takeAddresses()
+        case TokenKind.streamDoor: acceptRewriters()
+        case TokenKind.streamDialer: hearRewriter(token)
         default: log.error("an event of an unknown kind \(token.kind)")
         }
     }
@@ -339,6 +350,7 @@ final class Worker {
         withdraw(slot)
         timers.set(slot, deadline: nil)
         let facts = connections[slot].facts
+        forgetStreams(facts.token)
         _ = connections.remove(slot)
         scoreboard.add(.closed)
         scoreboard.add(.bytesToRemote, facts.bytesToRemote)
