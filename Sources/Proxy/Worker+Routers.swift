@@ -553,6 +553,7 @@ extension Worker {
     private func awaitEnd(_ slot: UInt32) {
         around.poller.remove(links[slot].socketNumber)
         let id = links[slot].id
+        loseStreams(of: id)
         withRouters(id.role) { $0.blocked(id, true, now: now) }
         guard links[slot].endsUntil == nil else { return }
         links[slot].endsUntil = now + Self.endMilliseconds
