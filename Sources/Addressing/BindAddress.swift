@@ -21,7 +21,9 @@ public enum BindAddress: Hashable, Sendable, CustomStringConvertible {
     public static let standard = BindAddress.ipv4(.loopback, port: defaultPort)
     /// What is allowed, for messages that refuse something else.
     public static let allowed =
-        "PORT, :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N"
+        "PORT, :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N, with tls:// before it or not"
+    /// What stands before the address of a listener that speaks TLS: in `-b`, and in what routers and logs call it.
+    public static let tlsPrefix = "tls://"
 
     /// Reads one `-b` value: `PORT` (on 127.0.0.1), `:PORT` (all IPv4), `HOST`, `HOST:PORT`, `[V6]:PORT`,
     /// `unix:PATH[?mode=0600]` or `fd://N`. The port 0 means any free one.

@@ -131,7 +131,7 @@ int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, i
     return result;
 }
 
-int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count) {
+int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count, int dumpable) {
     // In this order: whoever is not root any more may change no group.
     if (setgroups(count, groups) != 0) return errno;
     if (setresgid(group, group, group) != 0) return errno;
@@ -143,13 +143,21 @@ int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count) {
     if (user != 0 && (setuid(0) == 0 || seteuid(0) == 0)) return EPERM;
     if (user != 0 && group != 0 && setegid(0) == 0) return EPERM;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return errno;
-    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return errno;
+    // The kernel has just taken it away. Never for a moment where it is not wanted: others run as this user.
+    if (dumpable && prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0) return errno;
+    if (!dumpable && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return errno;
     return 0;
 }
+
+int tp_hide_memory(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 ? 0 : errno; }
 
 int tp_memfd_create(const char *name) { return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); }
 
 int tp_seal_size(int descriptor) { return fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL); }
+
+int tp_seal_contents(int descriptor) {
+    return fcntl(descriptor, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+}
 
 int tp_pidfd_open(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 

@@ -43,6 +43,23 @@ void tp_receive(int socket, void *memory, size_t size, struct tp_received *recei
     received->truncated = (message.msg_flags & MSG_CTRUNC) != 0;
 }
 
+ssize_t tp_send_descriptor(int socket, const void *memory, size_t size, int descriptor)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {{0}};
+    struct iovec iov = {.iov_base = (void *)memory, .iov_len = size};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(part), &descriptor, sizeof descriptor);
+    return sendmsg(socket, &message, MSG_NOSIGNAL);
+}
+
 int tp_tell_writers(int socket)
 {
     int on = 1;

@@ -27,7 +27,7 @@ public struct ConfigFile: Sendable, Equatable {
             guard let texts = entry.texts else {
                 throw OptionError(option: source, value: nil, reason: "has to be a text, a number, true or false")
             }
-            guard texts.count == 1 || option == .bind && !texts.isEmpty else {
+            guard texts.count == 1 || option.isList && !texts.isEmpty else {
                 let reason = texts.isEmpty ? "has no value" : "takes one value"
                 throw OptionError(option: source, value: nil, reason: reason)
             }

@@ -149,6 +149,20 @@ public enum Limits {
 
     // MARK: TLS
 
+    /// `--ssl-certfile`, its folders' files included: each is some kilobytes in every worker.
+    @inlinable public static var certificatesMax: Int { 1024 }
+    /// A certificate with its chain, a key, or a list of authorities: the longest lists are a quarter of it.
+    @inlinable public static var certificateFileBytesMax: Int { 1_048_576 }
+    /// All of them together, as they go to a worker.
+    @inlinable public static var certificateBytesMax: Int { 16_777_216 }
+    /// `--ssl-ciphers`: longer than the names of all ciphers there are.
+    @inlinable public static var tlsCiphersBytesMax: Int { 4096 }
+    /// `--ssl-alpn`.
+    @inlinable public static var alpnProtocolsMax: Int { 16 }
+    /// How long a key seals new session tickets.
+    @inlinable public static var ticketKeyMilliseconds: Int { 21_600_000 }
+    /// Keys that open tickets, the one that seals among them.
+    @inlinable public static var ticketKeysMax: Int { 3 }
     /// How long a session ticket is good: whoever steals a ticket key reads what was resumed with it, so no longer than a
     /// working day, and long enough for those who come back the same day.
     @inlinable public static var tlsTicketSeconds: Int { 43_200 }

@@ -14,6 +14,13 @@ public enum OptionName: String, Sendable, CaseIterable {
     case canary
     case bind
     case backlog
+    case sslCertfile = "ssl-certfile"
+    case sslKeyfile = "ssl-keyfile"
+    case sslCACerts = "ssl-ca-certs"
+    case sslCertReqs = "ssl-cert-reqs"
+    case sslCiphers = "ssl-ciphers"
+    case sslMinVersion = "ssl-min-version"
+    case sslALPN = "ssl-alpn"
     case workers
     case workerConnections = "worker-connections"
     case timeout
@@ -56,6 +63,9 @@ public enum OptionName: String, Sendable, CaseIterable {
     /// Whether the command line takes no value for it; the environment and the file say true or false.
     public var isFlag: Bool { self == .daemon || self == .reload }
 
+    /// Whether it may be given again; the environment has its values with commas between, the file has a list.
+    public var isList: Bool { self == .bind || self == .sslCertfile || self == .sslKeyfile }
+
     /// As people see it: `-w/--workers`.
     public var spelled: String {
         letter.map { "-\($0)/--\(rawValue)" } ?? "--\(rawValue)"
@@ -71,6 +81,11 @@ public enum OptionName: String, Sendable, CaseIterable {
         switch self {
         case .router, .shadowRouter, .canaryRouter: "command"
         case .canary: "percent"
+        case .sslCertfile, .sslKeyfile: "path"
+        case .sslCertReqs: "number"
+        case .sslCiphers: "ciphers"
+        case .sslMinVersion: "version"
+        case .sslALPN: "protocols"
         case .reload: ""
         case .bind, .fallback: "address"
         case .backlog, .workers, .workerConnections, .routers: "number"
@@ -78,7 +93,7 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .silence: "milliseconds"
         case .name: "name"
         case .maxInitialBytes: "bytes"
-        case .config, .pid, .logFile, .logConfig, .accessLog: "file"
+        case .config, .pid, .logFile, .logConfig, .accessLog, .sslCACerts: "file"
         case .daemon: ""
         case .user: "user"
         case .group: "group"
@@ -92,8 +107,10 @@ public enum OptionName: String, Sendable, CaseIterable {
     public var standard: String? {
         switch self {
         case .config, .router, .reload, .shadowRouter, .canaryRouter, .fallback, .daemon, .pid, .user, .group,
-            .umask, .logConfig, .accessLog:
+            .umask, .logConfig, .accessLog, .sslCertfile, .sslKeyfile, .sslCACerts, .sslCiphers, .sslALPN:
             nil
+        case .sslCertReqs: String(CertificateRequirement.none.rawValue)
+        case .sslMinVersion: TLSVersion.tls12.rawValue
         case .routers: String(Limits.routersDefault)
         case .canary: "\(Limits.canaryDefault / 100)%"
         case .bind: BindAddress.standard.description
@@ -128,8 +145,16 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .canaryRouter: "Let this router decide for a share of the clients; the other one steps in when it fails."
         case .canary: "The share of client addresses that go to the canary; up to two decimals."
         case .bind:
-            "Listen here: PORT (on 127.0.0.1), :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N. May be given again."
+            "Listen here: PORT (on 127.0.0.1), :PORT, HOST, HOST:PORT, [V6]:PORT, unix:PATH[?mode=0600] or fd://N; tls:// before it: with TLS. May be given again."
         case .backlog: "Connections that may wait to be accepted."
+        case .sslCertfile:
+            "Speak TLS with clients, with this certificate and its chain (PEM), or those of a folder. May be given again: the client's name for us decides, and the first serves all others."
+        case .sslKeyfile: "The certificate's key, unless the same file has it; given again in the same order."
+        case .sslCACerts: "Those who sign clients' certificates (PEM)."
+        case .sslCertReqs: "A client's certificate: 0 is not asked for, 1 is checked if there is one, 2 is required."
+        case .sslCiphers: "Ciphers for TLS 1.2, in OpenSSL's words; those that are good today unless given."
+        case .sslMinVersion: "The oldest version of TLS that is spoken: 1.2 or 1.3."
+        case .sslALPN: "Protocols to agree on, the best first: h2,http/1.1."
         case .workers: "Worker processes."
         case .workerConnections: "Connections that a worker has at once; beyond that they wait."
         case .timeout: "Kill and replace a worker that has been stuck for so long; 0 is never."
@@ -164,10 +189,6 @@ public enum OptionName: String, Sendable, CaseIterable {
 /// for an option that is ignored (`--user`) can be worse than an error.
 public enum AbsentOption: String, Sendable, CaseIterable {
     case admin
-    case sslKeyfile = "ssl-keyfile"
-    case sslCertfile = "ssl-certfile"
-    case sslCACerts = "ssl-ca-certs"
-    case sslCertReqs = "ssl-cert-reqs"
 
     public var spelled: String { "--\(rawValue)" }
 
@@ -175,8 +196,6 @@ public enum AbsentOption: String, Sendable, CaseIterable {
     public var reason: String {
         switch self {
         case .admin: "is not available in this version"
-        case .sslKeyfile, .sslCertfile, .sslCACerts, .sslCertReqs:
-            "is refused: TLS is not available in this version"
         }
     }
 

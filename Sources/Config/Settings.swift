@@ -64,6 +64,10 @@ public struct Settings: Sendable, Equatable {
     public var binds: [BindAddress] = [.standard]
     /// Whether somebody said so: then sockets that the service manager passes are added, else they replace `binds`.
     public var hasExplicitBinds = false
+    /// Those of them with `tls://`, by their places in `binds`.
+    public var tlsBinds: [Int] = []
+    /// TLS towards clients (`--ssl-certfile` and what goes with it), nil for none.
+    public var tls: TLSSettings?
     public var backlog = Limits.backlogDefault
     public var workers = Limits.workersDefault
     /// Connections that one worker has at once; beyond that it stops accepting.
@@ -132,6 +136,10 @@ public struct Settings: Sendable, Equatable {
         case .warning, .error, .critical: accessLog = nil
         }
     }
+
+    /// Whether clients speak TLS to a listener, by its place among all: those of `binds`, then those that a service manager has
+    /// opened. With certificates and without any `tls://` it is every one, as in the classic.
+    public func speaksTLS(listener: Int) -> Bool { tls != nil && (tlsBinds.isEmpty || tlsBinds.contains(listener)) }
 
     /// The longest line that a question can be; told to routers in `hello`.
     public var questionBytesMax: Int { 6 * maxInitialBytes + Limits.questionOverheadBytes }

@@ -72,8 +72,13 @@ public struct SettingsReader {
     public func settings(router: RouterSpec, script: String) throws(OptionError) -> Settings {
         var settings = Settings(name: try name(script: script), router: router)
         if let binds = try binds() {
-            settings.binds = binds
+            settings.binds = binds.map(\.address)
+            settings.tlsBinds = binds.indices.filter { binds[$0].isTLS }
             settings.hasExplicitBinds = true
+        }
+        settings.tls = try tls()
+        if settings.tls == nil, let first = settings.tlsBinds.first, let given = given(.bind)?[first] {
+            throw given.refused("tls:// needs \(OptionName.sslCertfile.spelled)")
         }
         settings.backlog = try number(.backlog, 1...Limits.backlogMax) ?? settings.backlog
         settings.workers = try number(.workers, 1...Limits.workersMax) ?? settings.workers
@@ -148,25 +153,35 @@ public struct SettingsReader {
         settings.accessLog = try path(.accessLog)
     }
 
-    /// Nil when nobody gave any.
-    private func binds() throws(OptionError) -> [BindAddress]? {
-        let option = OptionName.bind
-        var given = (commandLine[option] ?? []).map { Given(text: $0, source: option.spelled) }
-        if given.isEmpty, let text = environment[option.environment], !text.isEmpty {
-            given = text.split(separator: ",", omittingEmptySubsequences: false)
+    /// The values of an option that is a list, from the first place that has any; nil when none has.
+    func given(_ option: OptionName) -> [Given]? {
+        if let texts = commandLine[option], !texts.isEmpty {
+            return texts.map { Given(text: $0, source: option.spelled) }
+        }
+        if let text = environment[option.environment], !text.isEmpty {
+            return text.split(separator: ",", omittingEmptySubsequences: false)
                 .map { Given(text: String($0), source: option.environment) }
         }
-        if given.isEmpty { given = file?.given(option) ?? [] }
-        guard !given.isEmpty else { return nil }
+        let texts = file?.given(option) ?? []
+        return texts.isEmpty ? nil : texts
+    }
+
+    /// Nil when nobody gave any.
+    private func binds() throws(OptionError) -> [(address: BindAddress, isTLS: Bool)]? {
+        let option = OptionName.bind
+        guard let given = given(option) else { return nil }
         guard given.count <= Limits.listenersMax else {
             throw OptionError(option: option.spelled, value: nil, reason: "may be given \(Limits.listenersMax) times")
         }
-        var binds: [BindAddress] = []
+        var binds: [(address: BindAddress, isTLS: Bool)] = []
         for one in given {
-            if one.text.hasPrefix("tls://") { throw one.refused("tls:// is not available in this version") }
-            guard let bind = BindAddress(one.text) else { throw one.refused("expected \(BindAddress.allowed)") }
-            guard !binds.contains(bind) || bind.isEphemeral else { throw one.refused("it is given twice") }
-            binds.append(bind)
+            let isTLS = one.text.hasPrefix(BindAddress.tlsPrefix)
+            let text = isTLS ? one.text.dropFirst(BindAddress.tlsPrefix.count) : one.text[...]
+            guard let bind = BindAddress(text) else { throw one.refused("expected \(BindAddress.allowed)") }
+            // With TLS and without is not possible at one address.
+            guard !binds.contains(where: { $0.address == bind }) || bind.isEphemeral
+            else { throw one.refused("it is given twice") }
+            binds.append((bind, isTLS))
         }
         return binds
     }
@@ -240,7 +255,7 @@ public struct SettingsReader {
     }
 
     /// One of a closed set of words.
-    private func choice<Choice: RawRepresentable<String> & CaseIterable>(
+    func choice<Choice: RawRepresentable<String> & CaseIterable>(
         _ option: OptionName
     ) throws(OptionError) -> Choice? {
         guard let given = value(option) else { return nil }

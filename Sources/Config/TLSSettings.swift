@@ -1,5 +1,7 @@
 // TLS towards clients as options, and what they name once it has been read: certificates, keys, ticket keys.
 
+import Glibc
+
 /// What is asked of clients' certificates (`--ssl-cert-reqs`): Python's numbers, as in the classic.
 public enum CertificateRequirement: Int, Sendable, Equatable, Hashable, CaseIterable {
     /// None is asked for.
@@ -64,5 +66,29 @@ public struct TLSMaterial: Sendable, Equatable {
         self.certificates = certificates
         self.clientAuthorities = clientAuthorities
         self.ticketKeys = ticketKeys
+    }
+}
+
+extension TLSMaterial {
+    /// Clears the keys in memory, for whoever has no more use for them. A copy that somebody else has stays.
+    public mutating func wipe() {
+        for index in certificates.indices {
+            // A file may hold both.
+            certificates[index].chain.wipe()
+            certificates[index].key.wipe()
+        }
+        for index in ticketKeys.indices { ticketKeys[index].wipe() }
+        certificates = []
+        ticketKeys = []
+    }
+}
+
+extension [UInt8] {
+    /// Overwrites what is in it with zeros, in a way that no compiler leaves out. The C function is `explicit_bzero`.
+    public mutating func wipe() {
+        unsafe withUnsafeMutableBytes { bytes in
+            guard let start = bytes.baseAddress else { return }
+            unsafe explicit_bzero(start, bytes.count)
+        }
     }
 }

@@ -22,6 +22,8 @@ public enum Command: Hashable, Sendable {
     case reopenLogs
     /// There are several workers now: take your turn at the listeners.
     case shareListeners
+    /// New connections get the certificates, keys and ticket keys in the `TLSParcel` that comes with it.
+    case renewTLS
     /// What a router of another worker has told its own and all should know: the line as it came.
     case told(String)
 }
@@ -38,6 +40,10 @@ public enum Report: Hashable, Sendable {
     case reloadFailed(String)
     /// Answers `reopenLogs`.
     case logsReopened
+    /// Answers `renewTLS`.
+    case tlsRenewed
+    /// Answers `renewTLS`: new connections get what they got before.
+    case tlsNotRenewed(String)
     /// Answers `drain`; or, with number 0, it was told by a signal or does so for a reason of its own.
     case draining
     /// Tell all other workers what a router here has said: the line as it came.
@@ -61,6 +67,7 @@ extension Command: ControlMessage {
         case .reload(let generation): ("reload", String(generation))
         case .reopenLogs: ("reopenLogs", "")
         case .shareListeners: ("shareListeners", "")
+        case .renewTLS: ("renewTLS", "")
         case .told(let line): ("told", line)
         }
     }
@@ -75,6 +82,7 @@ extension Command: ControlMessage {
             self = .reload(generation: generation)
         case "reopenLogs": self = .reopenLogs
         case "shareListeners": self = .shareListeners
+        case "renewTLS": self = .renewTLS
         case "told": self = .told(String(value))
         default: return nil
         }
@@ -89,6 +97,8 @@ extension Report: ControlMessage {
         case .reloaded: ("reloaded", "")
         case .reloadFailed(let reason): ("reloadFailed", reason)
         case .logsReopened: ("logsReopened", "")
+        case .tlsRenewed: ("tlsRenewed", "")
+        case .tlsNotRenewed(let reason): ("tlsNotRenewed", reason)
         case .draining: ("draining", "")
         case .tellOthers(let line): ("tellOthers", line)
         }
@@ -101,6 +111,8 @@ extension Report: ControlMessage {
         case "reloaded": self = .reloaded
         case "reloadFailed": self = .reloadFailed(String(value))
         case "logsReopened": self = .logsReopened
+        case "tlsRenewed": self = .tlsRenewed
+        case "tlsNotRenewed": self = .tlsNotRenewed(String(value))
         case "draining": self = .draining
         case "tellOthers": self = .tellOthers(String(value))
         default: return nil

@@ -33,12 +33,13 @@ public struct ControlChannel<Sent: ControlMessage, Received: ControlMessage>: ~C
         case closed
     }
 
-    /// Sends one message; a report names the command that it answers.
+    /// Sends one message; a report names the command that it answers. The other side gets a copy of `descriptor`, if there
+    /// is one.
     @discardableResult
-    public func send(_ message: Sent, number: UInt32 = 0) -> Sending {
+    public func send(_ message: Sent, number: UInt32 = 0, passing descriptor: Int32? = nil) -> Sending {
         let bytes = ControlCodec.encode(Numbered(number: number, message: message))
         do throws(Errno) {
-            switch try Socket.sendPacket(descriptor.raw, bytes) {
+            switch try Socket.sendPacket(self.descriptor.raw, bytes, passing: descriptor) {
             case .moved: return .sent
             case .wouldBlock: return .full
             case .endOfStream: return .closed
@@ -58,10 +59,16 @@ public struct ControlChannel<Sent: ControlMessage, Received: ControlMessage>: ~C
         case closed
     }
 
-    /// The next message.
+    /// The next message; a descriptor that came with it is closed.
     public func receive() -> Receiving {
+        var passed: Descriptor?
+        return receive(&passed)
+    }
+
+    /// The next message, and the descriptor that came with it, close-on-exec.
+    public func receive(_ passed: inout Descriptor?) -> Receiving {
         do throws(Errno) {
-            switch try Socket.receivePacket(descriptor.raw, bytesMax: ControlCodec.bytesMax) {
+            switch try Socket.receivePacket(descriptor.raw, bytesMax: ControlCodec.bytesMax, &passed) {
             case .bytes(let bytes): return understand(bytes)
             case .tooLong: return .notUnderstood(.tooLong)
             case .wouldBlock: return .wouldBlock

@@ -6,6 +6,7 @@
 // title. Descriptors behind it, in this order:
 //
 //     3  the document          4  the control channel        5  the scoreboard        6, 7, …  the listeners
+//     and, when there is TLS towards clients, a `TLSParcel`, which is read and closed before anything else
 
 public import Addressing
 public import Config
@@ -18,14 +19,22 @@ public struct InheritedListener: Hashable, Sendable {
     public let descriptor: Int32
     /// What it was bound by; its description is the listener's name.
     public let bind: BindAddress
+    /// Whether clients speak TLS to it, because `tls://` said so or because all listeners do.
+    public let isTLS: Bool
 
-    public init(descriptor: Int32, bind: BindAddress) {
+    public init(descriptor: Int32, bind: BindAddress, isTLS: Bool = false) {
         self.descriptor = descriptor
         self.bind = bind
+        self.isTLS = isTLS
     }
 
-    /// What routers and logs call it: the `-b` text, normalised.
-    public var name: String { bind.description }
+    /// What routers and logs call it: the `-b` text, normalised, with `tls://` if clients speak TLS to it.
+    public var name: String { Self.name(bind, isTLS: isTLS) }
+
+    /// The name of a listener that is bound to this.
+    public static func name(_ bind: BindAddress, isTLS: Bool) -> String {
+        (isTLS ? BindAddress.tlsPrefix : "") + bind.description
+    }
 }
 
 /// Why what was inherited cannot be used.
@@ -76,6 +85,8 @@ public struct Inheritance: Equatable, Sendable {
     public var softDescriptorLimit: UInt64
     /// What the listeners were bound by, in the order of their descriptors.
     public var binds: [BindAddress]
+    /// Whether there is a `TLSParcel` behind them.
+    public var hasTLS = false
     public var settings: Settings
     /// Whom it is to become, nil to stay what it is.
     public var identity: UserIdentity?
@@ -95,15 +106,18 @@ public struct Inheritance: Equatable, Sendable {
     }
 
     /// Starts a worker that inherits this document and these descriptors, and returns its pid.
-    /// `listeners` are in the order of `binds`; everything stays the caller's.
+    /// `listeners` are in the order of `binds`, `tls` is a parcel's; everything stays the caller's.
     public func spawnWorker(
-        title: String, control: borrowing Descriptor, scoreboard: borrowing Descriptor, listeners: [Int32]
+        title: String, control: borrowing Descriptor, scoreboard: borrowing Descriptor, listeners: [Int32],
+        tls: Int32? = nil
     ) throws(Errno) -> Int32 {
-        let document = try InheritedDocument.file(holding: encoded())
+        var inheritance = self
+        inheritance.hasTLS = tls != nil
+        let document = try InheritedDocument.file(holding: inheritance.encoded())
         return try Spawn.worker(
             arguments: [Self.padded(title)],
             environment: InheritedDocument.announced(in: Spawn.workerEnvironment(Process.environment())),
-            descriptors: [document.raw, control.raw, scoreboard.raw] + listeners)
+            descriptors: [document.raw, control.raw, scoreboard.raw] + listeners + (tls.map { [$0] } ?? []))
     }
 
     /// A title with room for a longer one: a process can only write over what it was started with.
@@ -128,9 +142,13 @@ public struct Inheritance: Equatable, Sendable {
             records += identity.groups.map { Record("groups", String($0)) }
         }
         records += binds.map { Record("listener", $0.description) }
+        if hasTLS { records.append(Record("tls", String(tlsDescriptor))) }
         records += settings.records.map { Record("settings." + $0.key, $0.value) }
         return InheritedDocument(role: .worker, records: records).encoded()
     }
+
+    /// Behind the listeners.
+    var tlsDescriptor: Int32 { Self.firstListener + Int32(clamping: binds.count) }
 
     /// Reads a document; whatever comes, it never traps.
     public init(decoding bytes: [UInt8]) throws(InheritanceError) {
@@ -167,6 +185,11 @@ public struct Inheritance: Equatable, Sendable {
             records: document.records.filter { $0.key.hasPrefix(prefix) }.map {
                 Record(String($0.key.dropFirst(prefix.count)), $0.value)
             })
+        if document.records.contains(where: { $0.key == "tls" }) {
+            let descriptor: Int32 = try document.number("tls")
+            guard descriptor == tlsDescriptor else { throw .invalid(key: "tls", value: String(descriptor)) }
+            hasTLS = true
+        }
     }
 }
 
@@ -186,20 +209,33 @@ public struct WorkerInheritance: ~Copyable {
     public let settings: Settings
     /// Whom to become once everything is open, nil to stay what it is.
     public let identity: UserIdentity?
+    /// Certificates and keys, until somebody takes them.
+    private var tlsMaterial: TLSMaterial?
 
     init(_ document: InheritedDocument) throws(InheritanceError) {
         let inheritance = try Inheritance(document)
+        let material = try Self.material(inheritance)
         let last = Inheritance.firstListener + Int32(inheritance.binds.count)
         try InheritedDocument.close(onExec: Inheritance.controlDescriptor..<last)
         let control = try InheritanceError.system { () throws(Errno) in
             try WorkerChannel(Descriptor(owning: Inheritance.controlDescriptor))
         }
         try self.init(
-            inheritance, control: control, scoreboard: Descriptor(owning: Inheritance.scoreboardDescriptor))
+            inheritance, control: control, scoreboard: Descriptor(owning: Inheritance.scoreboardDescriptor),
+            material)
+    }
+
+    /// Opens the parcel and closes it, before anything of this process runs that could lose it. From then on nobody but root
+    /// sees the memory it is in: routers of this worker and of others may have the same user.
+    private static func material(_ inheritance: Inheritance) throws(InheritanceError) -> TLSMaterial? {
+        guard inheritance.hasTLS else { return nil }
+        try InheritanceError.system { () throws(Errno) in try Process.hideMemory() }
+        return try TLSParcel(Descriptor(owning: inheritance.tlsDescriptor)).material()
     }
 
     private init(
-        _ inheritance: Inheritance, control: consuming WorkerChannel, scoreboard: consuming Descriptor
+        _ inheritance: Inheritance, control: consuming WorkerChannel, scoreboard: consuming Descriptor,
+        _ material: TLSMaterial?
     ) throws(InheritanceError) {
         let board: Scoreboard
         do throws(Scoreboard.Failure) {
@@ -214,7 +250,9 @@ public struct WorkerInheritance: ~Copyable {
         self.slot = slot
         self.scoreboard = board
         listeners = inheritance.binds.indices.map {
-            InheritedListener(descriptor: Inheritance.firstListener + Int32($0), bind: inheritance.binds[$0])
+            InheritedListener(
+                descriptor: Inheritance.firstListener + Int32($0), bind: inheritance.binds[$0],
+                isTLS: inheritance.settings.speaksTLS(listener: $0))
         }
         serial = inheritance.serial
         generation = inheritance.generation
@@ -222,6 +260,13 @@ public struct WorkerInheritance: ~Copyable {
         softDescriptorLimit = inheritance.softDescriptorLimit
         settings = inheritance.settings
         identity = inheritance.identity
+        tlsMaterial = material
+    }
+
+    /// Certificates and keys, once: the caller wipes them.
+    public mutating func takeTLSMaterial() -> TLSMaterial? {
+        defer { tlsMaterial = nil }
+        return tlsMaterial
     }
 
     /// The control channel, for whoever serves it; the rest has been read by then.

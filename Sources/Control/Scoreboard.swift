@@ -1,7 +1,7 @@
 // The scoreboard: shared memory in which every worker keeps its numbers, for the arbiter's watchdog and for whoever
 // asks. Written without locks or messages: each field has one writer, and a 64-bit load or store cannot be torn.
 //
-//     header (one slot's size)   magic, layout version, slot size, slot count
+//     header (one slot's size)   magic, layout version, slot size, slot count, the arbiter's counters
 //     slot 0, slot 1, …          one 64-bit number per `Field`, then the latency buckets; padded to 128 bytes
 //
 // Readers check magic, version and sizes, so the layout may change with the version. A new field is one line.
@@ -75,6 +75,12 @@ public enum Field: Int, CaseIterable, Sendable {
     case streamsRefused
     /// Times accepting stopped for want of descriptors, connections or room for questions.
     case acceptPauses
+}
+
+/// A counter of the arbiter, in the header.
+public enum ArbiterField: Int, CaseIterable, Sendable {
+    /// HUPs after which the old certificates went on, because the new ones could not be used.
+    case tlsReloadsFailed
 }
 
 /// What a worker is doing, as its slot says it.
@@ -210,6 +216,22 @@ public struct Scoreboard: @unchecked Sendable {
         else { throw .notAScoreboard }
         unsafe base = memory.base
         self.count = Int(count)
+    }
+
+    /// A counter of the arbiter, which alone adds to it.
+    public subscript(_ field: ArbiterField) -> UInt64 {
+        unsafe arbiterFields[field.rawValue].load(ordering: .relaxed)
+    }
+
+    /// Adds one to a counter. For the arbiter.
+    public func count(_ field: ArbiterField) {
+        unsafe arbiterFields[field.rawValue].store(self[field] &+ 1, ordering: .relaxed)
+    }
+
+    /// Behind the four numbers that say what this is; a slot's size is more than enough for all.
+    private var arbiterFields: UnsafeMutablePointer<Atomic<UInt64>> {
+        let address = unsafe base + 4 * MemoryLayout<UInt64>.size
+        return unsafe address.bindMemory(to: Atomic<UInt64>.self, capacity: ArbiterField.allCases.count)
     }
 
     /// The slot of a number, nil when there is none of that number.

@@ -51,6 +51,8 @@ extension Settings {
     public var records: [Record] {
         var records = [Record("name", name)]
         records += binds.map { Record("binds", $0.description) }
+        records += tlsBinds.map { Record("tlsBinds", String($0)) }
+        records += tls?.records ?? []
         records += Self.numbers.map { Record($0.key, String(self[keyPath: $0.path])) }
         records.append(Record("router", router.text))
         records += router.arguments.map { Record("routerArgument", $0) }
@@ -98,6 +100,13 @@ extension Settings {
                 binds.append(bind)
             }
         }
+        for value in values["tlsBinds"] ?? [] {
+            guard let place = Int(value), binds.indices.contains(place) else {
+                throw .invalid(key: "tlsBinds", value: value)
+            }
+            tlsBinds.append(place)
+        }
+        tls = try TLSSettings(records: values)
         if let value = values["fallback"]?.last {
             guard let endpoint = Endpoint(value) else { throw .invalid(key: "fallback", value: value) }
             fallback = endpoint
@@ -132,5 +141,40 @@ extension Settings {
             guard let format = LogFormat(rawValue: value) else { throw .invalid(key: "logFormat", value: value) }
             logFormat = format
         }
+    }
+}
+
+extension TLSSettings {
+    fileprivate var records: [Record] {
+        var records = certificateFiles.map { Record("tls.certificateFile", $0) }
+        records += keyFiles.map { Record("tls.keyFile", $0) }
+        if let clientAuthoritiesFile { records.append(Record("tls.clientAuthoritiesFile", clientAuthoritiesFile)) }
+        records.append(Record("tls.clientCertificates", String(clientCertificates.rawValue)))
+        if let ciphers { records.append(Record("tls.ciphers", ciphers)) }
+        records.append(Record("tls.versionMin", versionMin.rawValue))
+        records += alpn.map { Record("tls.alpn", $0) }
+        return records
+    }
+
+    /// Nil when there are none.
+    fileprivate init?(records values: [String: [String]]) throws(InheritanceError) {
+        guard let files = values["tls.certificateFile"] else { return nil }
+        self.init(certificateFiles: files)
+        keyFiles = values["tls.keyFile"] ?? []
+        clientAuthoritiesFile = values["tls.clientAuthoritiesFile"]?.last
+        if let value = values["tls.clientCertificates"]?.last {
+            guard let requirement = Int(value).flatMap(CertificateRequirement.init(rawValue:)) else {
+                throw .invalid(key: "tls.clientCertificates", value: value)
+            }
+            clientCertificates = requirement
+        }
+        ciphers = values["tls.ciphers"]?.last
+        if let value = values["tls.versionMin"]?.last {
+            guard let version = TLSVersion(rawValue: value) else {
+                throw .invalid(key: "tls.versionMin", value: value)
+            }
+            versionMin = version
+        }
+        alpn = values["tls.alpn"] ?? []
     }
 }

@@ -2,11 +2,13 @@
 // USR2, the daemon from the tproxy that the shell has run. Descriptors, in this order:
 //
 //     3  the document          4  the channel to whoever started it          5, 6, …  the listeners
+//     and, from an arbiter with TLS towards clients, a `TLSParcel` of ticket keys, so that sessions are resumed
 //
 // Everything else it reads anew: the command line, the environment, the files. So a newer version only has to know this
 // page of an older one.
 
 public import Addressing
+import Config
 public import Linux
 public import SystemPackage
 
@@ -68,11 +70,14 @@ public struct Succession: Equatable, Sendable {
     /// Of the successor's first routers.
     public var generation: UInt64
     public var listeners: [Listener]
+    /// When there is a parcel of ticket keys: when the next one is to be made.
+    public var ticketKeyDue: Instant?
 
     public init(
         isUpgrade: Bool, origin: Int32, softDescriptorLimit: UInt64, lastSerial: UInt64, generation: UInt64,
-        listeners: [Listener]
+        listeners: [Listener], ticketKeyDue: Instant? = nil
     ) {
+        self.ticketKeyDue = ticketKeyDue
         self.isUpgrade = isUpgrade
         self.origin = origin
         self.softDescriptorLimit = softDescriptorLimit
@@ -96,8 +101,15 @@ public struct Succession: Equatable, Sendable {
             if let file = listener.file { records.append(Record("listenerFile", file.description)) }
             if listener.isActivated { records.append(Record("listenerIsActivated", "true")) }
         }
+        if let ticketKeyDue {
+            records.append(Record("ticketKeys", String(ticketKeysDescriptor)))
+            records.append(Record("ticketKeyDue", String(ticketKeyDue.nanoseconds)))
+        }
         return InheritedDocument(role: isUpgrade ? .successor : .daemon, records: records).encoded()
     }
+
+    /// Behind the listeners.
+    var ticketKeysDescriptor: Int32 { Self.firstListener + Int32(clamping: listeners.count) }
 
     /// Reads a document; whatever comes, it never traps.
     public init(decoding bytes: [UInt8]) throws(InheritanceError) {
@@ -135,17 +147,25 @@ public struct Succession: Equatable, Sendable {
             default: break
             }
         }
+        if document.records.contains(where: { $0.key == "ticketKeys" }) {
+            let descriptor: Int32 = try document.number("ticketKeys")
+            guard descriptor == ticketKeysDescriptor else {
+                throw .invalid(key: "ticketKeys", value: String(descriptor))
+            }
+            ticketKeyDue = Instant(nanoseconds: try document.number("ticketKeyDue"))
+        }
     }
 
-    /// Starts what USR2 has asked for and returns its pid. `sockets` are in the order of `listeners`; everything stays
-    /// the caller's.
+    /// Starts what USR2 has asked for and returns its pid. `sockets` are in the order of `listeners`, `ticketKeys` is the parcel
+    /// that `ticketKeyDue` stands for; everything stays the caller's.
     public func spawnSuccessor(
-        _ invocation: Invocation, channel: borrowing Descriptor, sockets: [Int32]
+        _ invocation: Invocation, channel: borrowing Descriptor, sockets: [Int32], ticketKeys: Int32? = nil
     ) throws(Errno) -> Int32 {
+        precondition((ticketKeys == nil) == (ticketKeyDue == nil), "ticket keys come with the time of the next one")
         let document = try InheritedDocument.file(holding: encoded())
         return try Spawn.successor(
             path: invocation.path, arguments: invocation.arguments, environment: Self.environment(),
-            descriptors: [document.raw, channel.raw] + sockets)
+            descriptors: [document.raw, channel.raw] + sockets + (ticketKeys.map { [$0] } ?? []))
     }
 
     /// Starts this program again in the background and returns its pid.
@@ -173,9 +193,15 @@ public final class SuccessionInheritance {
     public let channel: OriginChannel
     /// Close-on-exec; in the order of the succession's listeners, nil once it has been taken.
     private var sockets: [Int32?]
+    /// Until somebody takes them.
+    private var ticketKeys: [[UInt8]] = []
 
     init(_ document: InheritedDocument) throws(InheritanceError) {
         let succession = try Succession(document)
+        if succession.ticketKeyDue != nil {
+            try InheritanceError.system { () throws(Errno) in try Process.hideMemory() }
+            ticketKeys = try TLSParcel(Descriptor(owning: succession.ticketKeysDescriptor)).material().ticketKeys
+        }
         let last = Succession.firstListener + Int32(succession.listeners.count)
         try InheritedDocument.close(onExec: Succession.channelDescriptor..<last)
         channel = try InheritanceError.system { () throws(Errno) in
@@ -183,6 +209,13 @@ public final class SuccessionInheritance {
         }
         self.succession = succession
         sockets = (Succession.firstListener..<last).map { $0 }
+    }
+
+    /// The ticket keys of the arbiter before, the newest first, and when the next is due; once. Nil when it had none.
+    public func takeTicketKeys() -> (keys: [[UInt8]], due: Instant)? {
+        defer { ticketKeys = [] }
+        guard let due = succession.ticketKeyDue, !ticketKeys.isEmpty else { return nil }
+        return (ticketKeys, due)
     }
 
     /// Takes the first listener that was bound by this address and has not been taken yet; it is the caller's.

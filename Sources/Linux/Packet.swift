@@ -15,10 +15,16 @@ extension Socket {
         return DescriptorPair(first: Descriptor(owning: raw.0), second: Descriptor(owning: raw.1))
     }
 
-    /// Sends one packet, whole or not at all; never raises SIGPIPE. The C function is `send`.
-    public static func sendPacket(_ raw: Int32, _ bytes: [UInt8]) throws(Errno) -> Transfer {
+    /// Sends one packet, whole or not at all; never raises SIGPIPE. The receiver gets a copy of `descriptor`, if there is one.
+    /// The C functions are `send` and `sendmsg`.
+    public static func sendPacket(
+        _ raw: Int32, _ bytes: [UInt8], passing descriptor: Int32? = nil
+    ) throws(Errno) -> Transfer {
         try transfer {
-            bytes.withUnsafeBytes { Glibc.send(raw, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            bytes.withUnsafeBytes {
+                guard let descriptor else { return Glibc.send(raw, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+                return tp_send_descriptor(raw, $0.baseAddress, $0.count, descriptor)
+            }
         }
     }
 
@@ -32,10 +38,25 @@ extension Socket {
         case closed
     }
 
-    /// Receives one packet. The C function is `recv`.
-    public static func receivePacket(_ raw: Int32, bytesMax: Int) throws(Errno) -> Packet {
+    /// Receives one packet, and the descriptor that came with it, close-on-exec; there is one at most. Whatever came is closed
+    /// unless it is taken. The C function is `recvmsg`.
+    public static func receivePacket(
+        _ raw: Int32, bytesMax: Int, _ passed: inout Descriptor?
+    ) throws(Errno) -> Packet {
         var buffer = [UInt8](repeating: 0, count: bytesMax + 1)
-        let received = try transfer { buffer.withUnsafeMutableBytes { recv(raw, $0.baseAddress, $0.count, 0) } }
+        var beside = tp_received()
+        let received = try transfer {
+            buffer.withUnsafeMutableBytes { tp_receive(raw, $0.baseAddress, $0.count, &beside) }
+            if beside.count < 0 { errno = beside.error }
+            return beside.count
+        }
+        withUnsafeBytes(of: &beside.descriptors) { bytes in
+            let numbers = bytes.bindMemory(to: Int32.self)
+            for index in 0..<Int(beside.descriptor_count) {
+                let descriptor = Descriptor(owning: numbers[index])
+                if index == 0 { passed = consume descriptor }
+            }
+        }
         switch received {
         case .moved(let count) where count > bytesMax: return .tooLong
         case .moved(let count): return .bytes(Array(buffer.prefix(count)))

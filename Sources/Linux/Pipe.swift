@@ -84,4 +84,14 @@ public struct RegularFile: ~Copyable {
         self.descriptor = descriptor
         size = UInt64(clamping: status.st_size)
     }
+
+    /// All bytes in one piece of memory, of which no copies are left behind; EFBIG for more than `bytesMax`. The C function
+    /// is `pread`.
+    public func contents(bytesMax: Int) throws(Failure) -> [UInt8] {
+        do throws(Errno) {
+            return try SharedMemory.wholeContents(of: descriptor.raw, bytesMax: bytesMax)
+        } catch {
+            throw .system(error)
+        }
+    }
 }

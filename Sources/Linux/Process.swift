@@ -27,6 +27,30 @@ public enum Process {
     /// The C function is `getppid`.
     public static var parent: Int32 { getppid() }
 
+    /// Keeps the memory of this process, which is about to hold keys, from everybody but root: no core is written, and no other
+    /// process of this user can read it or trace this one. Programs that it executes are as always. The C function is
+    /// `prctl(PR_SET_DUMPABLE)`.
+    public static func hideMemory() throws(Errno) {
+        let error = tp_hide_memory()
+        guard error == 0 else { throw Errno(rawValue: error) }
+    }
+
+    /// Random bytes that nobody can foresee. The C function is `getrandom`.
+    public static func randomBytes(_ count: Int) throws(Errno) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: count)
+        var filled = 0
+        while filled < count {
+            let start = filled
+            filled += try check {
+                bytes.withUnsafeMutableBytes {
+                    let rest = UnsafeMutableRawBufferPointer(rebasing: $0[start...])
+                    return getrandom(rest.baseAddress, rest.count, 0)
+                }
+            }
+        }
+        return bytes
+    }
+
     /// What permissions new files do not get. The C function is `umask`.
     public static func setFileModeMask(_ mask: Int) { _ = umask(mode_t(truncatingIfNeeded: mask) & 0o777) }
 

@@ -44,6 +44,36 @@ public struct SharedMemory: @unchecked Sendable {
         return descriptor
     }
 
+    /// The same, sealed: nobody can change it, so whoever gets it reads what we wrote. The C function is `fcntl(F_ADD_SEALS)`.
+    public static func sealedFile(name: String, holding bytes: [UInt8]) throws(Errno) -> Descriptor {
+        let descriptor = try file(name: name, holding: bytes)
+        let raw = descriptor.raw
+        _ = try check { tp_seal_contents(raw) }
+        return descriptor
+    }
+
+    /// All bytes of a file of this kind, or a regular one, in one piece of memory of which no copies are left behind; EFBIG for
+    /// more than `bytesMax`. Its offset stays. The C functions are `fstat` and `pread`.
+    public static func wholeContents(of raw: Int32, bytesMax: Int) throws(Errno) -> [UInt8] {
+        var status = stat()
+        _ = try check { fstat(raw, &status) }
+        guard status.st_size >= 0, status.st_size <= bytesMax else { throw .fileTooLarge }
+        var bytes = [UInt8](repeating: 0, count: Int(status.st_size))
+        var filled = 0
+        while filled < bytes.count {
+            let start = filled
+            let count = try check {
+                bytes.withUnsafeMutableBytes {
+                    let rest = UnsafeMutableRawBufferPointer(rebasing: $0[start...])
+                    return pread(raw, rest.baseAddress, rest.count, off_t(start))
+                }
+            }
+            guard count > 0 else { throw .invalidArgument }
+            filled += count
+        }
+        return bytes
+    }
+
     /// All bytes of a file, refusing more than `bytesMax` (EFBIG). Its offset stays. The C function is `pread`.
     public static func contents(of raw: Int32, bytesMax: Int) throws(Errno) -> [UInt8] {
         var bytes: [UInt8] = []

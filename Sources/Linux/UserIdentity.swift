@@ -85,9 +85,10 @@ public struct UserIdentity: Hashable, Sendable {
     }
 
     /// Becomes this user, and makes sure that there is no way back. From then on no program that is executed gets more
-    /// rights either (prctl(2), PR_SET_NO_NEW_PRIVS). The C functions are `setgroups`, `setresgid` and `setresuid`.
-    public func assume() throws(Errno) {
-        let error = tp_become_user(user, group, groups, groups.count)
+    /// rights either (prctl(2), PR_SET_NO_NEW_PRIVS). With `isHidden` nobody but root sees this process's memory, as with
+    /// `Process.hideMemory`. The C functions are `setgroups`, `setresgid` and `setresuid`.
+    public func assume(isHidden: Bool = false) throws(Errno) {
+        let error = tp_become_user(user, group, groups, groups.count, isHidden ? 0 : 1)
         guard error == 0 else { throw Errno(rawValue: error) }
     }
 

@@ -11,8 +11,9 @@ import SystemPackage
 /// A listener as the worker holds it.
 struct WorkerListener {
     let raw: Int32
-    /// What routers know it by: the `-b` text, normalised, with the real port.
+    /// What routers know it by: the `-b` text, normalised, with the real port, and `tls://` if clients speak TLS to it.
     let name: String
+    let isTLS: Bool
     /// Where it listens.
     let address: SocketAddress
     /// The address clients see, nil when it has to be asked for with each connection (a wildcard) or there is none.
@@ -21,13 +22,16 @@ struct WorkerListener {
     /// Describes an inherited listener. The C function is `getsockname`.
     init(_ inherited: InheritedListener) throws(Errno) {
         raw = inherited.descriptor
+        isTLS = inherited.isTLS
         address = try Socket.localAddress(raw)
         // Port 0 let the kernel choose: what it chose is the better name.
-        switch (inherited.bind, address) {
-        case (.ipv4(let host, port: 0), .ipv4(_, let port)): name = "\(BindAddress.ipv4(host, port: port))"
-        case (.ipv6(let host, port: 0), .ipv6(_, let port)): name = "\(BindAddress.ipv6(host, port: port))"
-        default: name = inherited.name
-        }
+        let bind: BindAddress =
+            switch (inherited.bind, address) {
+            case (.ipv4(let host, port: 0), .ipv4(_, let port)): .ipv4(host, port: port)
+            case (.ipv6(let host, port: 0), .ipv6(_, let port)): .ipv6(host, port: port)
+            default: inherited.bind
+            }
+        name = InheritedListener.name(bind, isTLS: isTLS)
         switch address {
         case .ipv4(.any, _), .ipv6(.any, _), .unix, .unnamed: local = nil
         case .ipv4, .ipv6: local = address.endpoint

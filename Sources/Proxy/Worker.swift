@@ -10,6 +10,7 @@ import Logs
 import Reactor
 import RouterProtocol
 import SystemPackage
+import TLS
 
 /// One worker process's state. There is one instance, owned by `WorkerProcess`.
 final class Worker {
@@ -45,6 +46,8 @@ final class Worker {
     var connections = Slab<Connection>()
     var timers: Timers
     var acceptor: Acceptor
+    /// What listeners with TLS speak it with, nil when there is none. Connections go on with what they began with.
+    var listenerTLS: ListenerTLS?
     var routers: Routers
     /// Those that decide for a share of the clients, and those whose answers are only compared: idle unless wanted.
     var canary: Routers
@@ -427,9 +430,11 @@ final class Worker {
 
     private func obey() {
         while true {
-            switch control.receive() {
+            var passed: Descriptor?
+            switch control.receive(&passed) {
             case .message(let numbered):
                 switch numbered.message {
+                case .renewTLS: renewTLS(passed.take(), numbered.number)
                 case .drain: drain(within: nil)
                 case .drainLast: drain(within: nil, isLast: true)
                 case .stop: stop()

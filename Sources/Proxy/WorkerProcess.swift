@@ -7,6 +7,7 @@ import Linux
 import Logging
 import Logs
 import SystemPackage
+import TLS
 
 /// A worker: this executable, spawned by the arbiter.
 public enum WorkerProcess {
@@ -21,6 +22,9 @@ public enum WorkerProcess {
         let settings = inheritance.settings
         let control = inheritance.control.raw
         let identity = inheritance.identity
+        // Whoever holds keys shows nobody its memory, from here to its end.
+        let holdsKeys = inheritance.settings.tls != nil
+        let material = inheritance.takeTLSMaterial()
         let logFile: LogFile
         do throws(Errno) {
             logFile = try LogFile(settings)
@@ -34,9 +38,14 @@ public enum WorkerProcess {
             try Signals.block(signals)
             Signals.ignore([.hangUp, .user2, .terminalInput, .terminalOutput, .windowChanged, .interrupt, .brokenPipe])
             raiseDescriptorLimit(log)
+            let settings = inheritance.settings
             let worker = try Worker(inheritance, log: log, logFile: logFile)
+            if let tls = settings.tls, let material {
+                guard let listenerTLS = listenerTLS(material, tls, control) else { return bootFailureStatus }
+                worker.listenerTLS = listenerTLS
+            }
             // The logs are open, no router runs yet, and there is one thread.
-            if let identity, !become(identity, control, log) { return bootFailureStatus }
+            if let identity, !become(identity, isHidden: holdsKeys, control) { return bootFailureStatus }
             return try worker.run()
         } catch {
             log.critical("the worker cannot go on: \(error)")
@@ -54,9 +63,23 @@ public enum WorkerProcess {
         }
     }
 
-    private static func become(_ identity: UserIdentity, _ control: Int32, _ log: Logger) -> Bool {
+    /// What listeners speak TLS with; the keys in `material` are wiped.
+    private static func listenerTLS(
+        _ material: consuming TLSMaterial, _ settings: TLSSettings, _ control: Int32
+    ) -> ListenerTLS? {
+        var material = material
+        defer { material.wipe() }
+        do throws(TLSFailure) {
+            return try ListenerTLS(material, settings)
+        } catch {
+            complain(control, "\(error)")
+            return nil
+        }
+    }
+
+    private static func become(_ identity: UserIdentity, isHidden: Bool, _ control: Int32) -> Bool {
         do throws(Errno) {
-            try identity.assume()
+            try identity.assume(isHidden: isHidden)
             return true
         } catch {
             complain(control, "workers cannot become user \(identity.user), group \(identity.group): \(error)")

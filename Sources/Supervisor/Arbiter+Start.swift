@@ -8,12 +8,14 @@ import Logging
 import Logs
 import Reactor
 import SystemPackage
+import TLS
 
 extension Arbiter {
     enum StartFailure: Error, CustomStringConvertible {
         case listen(ListenError)
         case pidFile(PidFile.Failure)
         case scoreboard(Scoreboard.Failure)
+        case tls(TLSFailure)
         case system(String, Errno)
 
         var description: String {
@@ -21,6 +23,7 @@ extension Arbiter {
             case .listen(let error): error.description
             case .pidFile(let error): error.description
             case .scoreboard(let error): error.description
+            case .tls(let error): error.description
             case .system(let what, let error): "\(what): \(error)"
             }
         }
@@ -43,11 +46,18 @@ extension Arbiter {
         let raisedFrom = raiseDescriptorLimit(log)
         ProcessTitle.set("tproxy: master [\(settings.name)]")
 
+        // Before anything is bound: with a key that does not fit there is nothing to serve.
+        let ticketKeys = origin?.takeTicketKeys()
+        let tls = try keepTLS(settings, ticketKeys?.keys)
+
         // Before the workers, and only here: they share our sockets, so none of their deaths loses a client's SYN.
         let listeners = try bind(settings, launch, identity, log, signals)
         guard let listeners else { return nil }
         let filesLeft = origin?.closeRest() ?? []
-        for listener in listeners.listeners { log.info("listening on \(listener.address)") }
+        for (index, listener) in listeners.listeners.enumerated() {
+            let prefix = settings.speaksTLS(listener: index) ? BindAddress.tlsPrefix : ""
+            log.info("listening on \(prefix)\(listener.address)")
+        }
 
         // Before the workers, so that a second tproxy ends before it serves; after the addresses, so that one that
         // cannot have them leaves no trace.
@@ -71,11 +81,22 @@ extension Arbiter {
             settings: settings, log: log, logFile: logFile, launch: launch, identity: identity,
             serviceManager: serviceManager, nextPing: isWatched ? .now() : nil,
             softDescriptorLimit: before?.softDescriptorLimit ?? raisedFrom, signals: signals, poller: poller,
-            listeners: listeners, segment: segment, scoreboard: board, pidFile: pidFile, origin: origin,
+            listeners: listeners, segment: segment, scoreboard: board, tls: tls, pidFile: pidFile, origin: origin,
             filesLeft: filesLeft,
             core: ArbiterCore(
                 settings: settings, generation: before?.generation ?? 1, lastSerial: Serial(before?.lastSerial ?? 0),
-                origin: before.flatMap { $0.isUpgrade ? $0.origin : nil }))
+                origin: before.flatMap { $0.isUpgrade ? $0.origin : nil }, ticketKeyDue: ticketKeys?.due))
+    }
+
+    /// From here on this process holds keys, and shows nobody but root its memory.
+    private static func keepTLS(_ settings: Settings, _ ticketKeys: [[UInt8]]?) throws(StartFailure) -> TLSKeeper? {
+        guard let tls = settings.tls else { return nil }
+        try system("hiding keys") { () throws(Errno) in try Process.hideMemory() }
+        do throws(TLSFailure) {
+            return try TLSKeeper(tls, ticketKeys: ticketKeys)
+        } catch {
+            throw .tls(error)
+        }
     }
 
     private static func bind(

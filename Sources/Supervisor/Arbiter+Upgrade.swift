@@ -48,14 +48,22 @@ extension Arbiter {
         let ours = Descriptor(owning: raw.0)
         let theirs = Descriptor(owning: raw.1)
         let channel = try SuccessorChannel(ours)
-        let succession = Succession(
+        let ticketKeys = ticketKeys()
+        var succession = Succession(
             isUpgrade: true, origin: Process.pid, softDescriptorLimit: softDescriptorLimit,
             lastSerial: lastSerial.number, generation: generation,
             listeners: listeners.listeners.map {
                 Succession.Listener(bind: $0.bind, file: $0.file, isActivated: $0.isActivated)
             })
-        let pid = try succession.spawnSuccessor(
-            launch.invocation, channel: theirs, sockets: listeners.listeners.map { $0.descriptor.raw })
+        let sockets = listeners.listeners.map { $0.descriptor.raw }
+        let pid: Int32
+        switch ticketKeys {
+        case .some(let parcel):
+            succession.ticketKeyDue = core.ticketKeyDue ?? .now()
+            pid = try succession.spawnSuccessor(
+                launch.invocation, channel: theirs, sockets: sockets, ticketKeys: parcel.raw)
+        case .none: pid = try succession.spawnSuccessor(launch.invocation, channel: theirs, sockets: sockets)
+        }
         return SuccessorHandle(pid: pid, channel: channel)
     }
 

@@ -26,6 +26,8 @@ public struct Arbiter: ~Copyable {
     var listeners: ListenerSet
     let segment: Descriptor
     let scoreboard: Scoreboard
+    /// Certificates and keys, nil without TLS towards clients.
+    var tls: TLSKeeper?
     var pidFile: PidFile?
     /// The files of `--reload`, and when the last change will have settled.
     var watch: FileWatch?
@@ -125,6 +127,8 @@ public struct Arbiter: ~Copyable {
         case .kill(let serial): workers[serial]?.send(.kill)
         case .closeListeners: closeListeners()
         case .reopenLogs: reopenLogs()
+        case .reloadTLS: reloadTLS()
+        case .renewTicketKey: renewTicketKey()
         case .spawnSuccessor(let generation, let lastSerial): spawnSuccessor(generation, lastSerial)
         case .takeBack: takeBack()
         case .handOver: handOver()
@@ -254,7 +258,7 @@ public struct Arbiter: ~Copyable {
         do throws(Errno) {
             let pid = try inheritance.spawnWorker(
                 title: "tproxy: worker [\(settings.name)]", control: theirs, scoreboard: segment,
-                listeners: listeners.listeners.map { $0.descriptor.raw })
+                listeners: listeners.listeners.map { $0.descriptor.raw }, tls: tlsParcel)
             scoreboard.slot(slot)?[.pid] = UInt64(clamping: pid)
             return WorkerHandle(serial: serial, pid: pid, slot: slot, channel: channel)
         } catch {
@@ -266,13 +270,13 @@ public struct Arbiter: ~Copyable {
     /// A worker that cannot be told is ended in the way that needs no channel.
     private func tell(_ serial: Serial, _ command: Command) {
         guard let handle = workers[serial] else { return }
-        let sending = handle.tell(command)
+        let sending = handle.tell(command, passing: command == .renewTLS ? tlsParcel : nil)
         guard sending != .sent else { return }
         let name = WorkerName(serial: serial, pid: handle.pid)
         switch command {
         case .drain, .drainLast: handle.send(.terminate)
         case .stop: handle.send(.kill)
-        case .reload, .reopenLogs, .shareListeners, .told: break
+        case .reload, .reopenLogs, .shareListeners, .renewTLS, .told: break
         }
         // A closed channel is a worker that is ending: nothing is lost.
         if sending == .full { log.warning("\(name) does not read what it is told (\(command.words.word))") }

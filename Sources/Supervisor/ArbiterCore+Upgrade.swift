@@ -25,7 +25,7 @@ extension ArbiterCore {
             }
         case .bootFailed(let reason): upgrade?.bootFailure = reason
         case .draining: endUpgrade(.upgradeBackedOut(pid: pid))
-        case .reloaded, .reloadFailed, .logsReopened, .tellOthers: break
+        case .reloaded, .reloadFailed, .logsReopened, .tellOthers, .tlsRenewed, .tlsNotRenewed: break
         }
     }
 

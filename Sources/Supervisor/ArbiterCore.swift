@@ -35,6 +35,12 @@ public struct ArbiterCore {
         case successorEnded(pid: Int32, ExitStatus)
         /// The arbiter that started us with USR2 has been told to end, or is gone.
         case originLeft
+        /// Certificates and keys have been read, and are others than before.
+        case tlsReloaded
+        /// They cannot be used, for this reason; those from before go on.
+        case tlsReloadFailed(String)
+        /// There is a new ticket key.
+        case ticketKeyRenewed
         /// The heartbeats on the scoreboard.
         case heartbeats([Serial: Instant])
         /// Time has passed: at `nextDeadline` or earlier.
@@ -50,6 +56,10 @@ public struct ArbiterCore {
         /// Give up the arbiter's copies; what is queued belongs to the workers.
         case closeListeners
         case reopenLogs
+        /// Read certificates and keys anew.
+        case reloadTLS
+        /// Make a new ticket key.
+        case renewTicketKey
         /// Start the new arbiter of an upgrade and give it our name: routers it starts begin with this generation, workers
         /// with the next serial.
         case spawnSuccessor(generation: UInt64, lastSerial: Serial)
@@ -152,6 +162,9 @@ public struct ArbiterCore {
     /// When missing workers may be started.
     private var spawnAt = Instant(nanoseconds: 0)
     private var round: ReloadRound?
+    /// When the next ticket key is to be made, nil without TLS towards clients.
+    private(set) var ticketKeyDue: Instant?
+    private let hasTLS: Bool
     private var watchAt: Instant?
     private var lastWatch: Instant?
     private var exitStatus: Int32 = 0
@@ -159,8 +172,11 @@ public struct ArbiterCore {
 
     /// A successor counts on where the arbiter before it was.
     public init(
-        settings: Settings, generation: UInt64 = 1, lastSerial: Serial = Serial(0), origin: Int32? = nil
+        settings: Settings, generation: UInt64 = 1, lastSerial: Serial = Serial(0), origin: Int32? = nil,
+        ticketKeyDue: Instant? = nil
     ) {
+        hasTLS = settings.tls != nil
+        self.ticketKeyDue = ticketKeyDue
         self.origin = origin
         self.generation = generation
         self.lastSerial = lastSerial.number
@@ -183,6 +199,7 @@ public struct ArbiterCore {
             if isMissingWorkers { deadlines.append(spawnAt) }
             if let asked = round?.asked { deadlines.append(asked.deadline) }
             if let watchAt { deadlines.append(watchAt) }
+            if let ticketKeyDue { deadlines.append(ticketKeyDue) }
         case .draining: if let watchAt { deadlines.append(watchAt) }
         case .stopping(let deadline), .halting(let deadline), .killing(let deadline): deadlines.append(deadline)
         case .stopped: break
@@ -198,7 +215,9 @@ public struct ArbiterCore {
         guard phase != .stopped else { return [] }
         actions = []
         switch event {
-        case .start: if silenceMilliseconds > 0 { watchAt = now }
+        case .start:
+            if silenceMilliseconds > 0 { watchAt = now }
+            if hasTLS { ticketKeyDue = ticketKeyDue ?? Self.nextTicketKey(after: now) }
         case .signal(let signal): handle(signal, at: now)
         case .spawned(let serial, let pid): update(serial) { $0.pid = pid }
         case .spawnFailed(let serial, let reason):
@@ -213,6 +232,11 @@ public struct ArbiterCore {
         case .originLeft:
             if let origin, phase == .running { say(.servesAlone(origin: origin)) }
             origin = nil
+        case .tlsReloaded:
+            say(.tlsReloaded)
+            renewTLS()
+        case .tlsReloadFailed(let reason): say(.tlsReloadFailed(reason))
+        case .ticketKeyRenewed: renewTLS()
         case .heartbeats(let beats): watch(beats, at: now)
         case .tick: break
         }
@@ -236,6 +260,8 @@ public struct ArbiterCore {
         case .hangUp:
             guard phase == .running else { return say(.ignored(signal)) }
             if let before = wantedBeforeRest { want(before) }
+            // Certificates are for themselves: a router that does not come up does not keep an old one in use.
+            if hasTLS { actions.append(.reloadTLS) }
             reload()
         case .user1:
             say(.reopeningLogs)
@@ -344,7 +370,8 @@ public struct ArbiterCore {
         case .reloadFailed(let reason):
             guard round?.asked?.serial == serial else { return }
             endRound(failedIn: worker.name, reason)
-        case .logsReopened: break
+        case .logsReopened, .tlsRenewed: break
+        case .tlsNotRenewed(let reason): say(.tlsNotRenewed(worker.name, reason))
         case .tellOthers(let line):
             // Draining ones too: their connections live on.
             for other in workers where other.serial != serial { actions.append(.tell(other.serial, .told(line))) }
@@ -472,12 +499,28 @@ public struct ArbiterCore {
         if ended.isToBeRepeated { reload() }
     }
 
+    // MARK: TLS
+
+    /// Those that boot have got the old ones. Whoever leaves accepts nobody any more.
+    private mutating func renewTLS() {
+        for worker in workers where worker.stage != .leaving { actions.append(.tell(worker.serial, .renewTLS)) }
+    }
+
+    private static func nextTicketKey(after now: Instant) -> Instant {
+        now.advanced(byMilliseconds: Int64(Limits.ticketKeyMilliseconds))
+    }
+
     // MARK: Time
 
     private mutating func passTime(at now: Instant) {
         switch phase {
         case .running:
             continueRound(at: now)
+            if let due = ticketKeyDue, now >= due {
+                // Counted from now: after a pause of days one is made, and not one for each time that was missed.
+                ticketKeyDue = Self.nextTicketKey(after: now)
+                actions.append(.renewTicketKey)
+            }
             while isMissingWorkers, now >= spawnAt {
                 lastSerial += 1
                 workers.append(Worker(serial: Serial(lastSerial)))

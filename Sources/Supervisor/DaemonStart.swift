@@ -68,7 +68,7 @@ public enum DaemonStart {
                 switch report.message {
                 case .ready: return Outcome(exitStatus: 0, complaint: nil)
                 case .bootFailed(let text): reason = text
-                case .reloaded, .reloadFailed, .logsReopened, .draining, .tellOthers: break
+                case .reloaded, .reloadFailed, .logsReopened, .draining, .tellOthers, .tlsRenewed, .tlsNotRenewed: break
                 }
             case .notUnderstood: break
             case .wouldBlock: Process.waitUntilReadable(channel.end.raw)

@@ -37,6 +37,9 @@ public enum Note: Equatable, Sendable {
     case outOfTime(workers: Int, afterMilliseconds: Int64)
     case killing(WorkerName)
     case reopeningLogs
+    case tlsReloaded
+    case tlsReloadFailed(String)
+    case tlsNotRenewed(WorkerName, String)
     /// TTIN, TTOU: so many from now on.
     case workersWanted(Int)
     /// TTIN, TTOU: there are as many or as few as there can be.
@@ -59,13 +62,15 @@ public enum Note: Equatable, Sendable {
     public var level: LogLevel {
         switch self {
         case .ready, .workerReady, .reloading, .reloaded, .stopping, .secondSignal,
-            .reopeningLogs, .workersWanted, .resting, .upgrading, .servesAlone, .successorReady, .upgradeBackedOut,
+            .reopeningLogs, .tlsReloaded, .workersWanted, .resting, .upgrading, .servesAlone, .successorReady,
+            .upgradeBackedOut,
             .successorLeft(_, .exited(0)), .handingOver(_, isReady: true):
             .info
         case .drainsByItself, .outOfTime, .ignored, .left, .workersAtLimit,
             .upgradePending, .ownUpgradeOpen, .successorLeft, .handingOver:
             .warning
-        case .bootFailed, .died, .silent, .reloadFailed, .killing, .upgradeFailed, .successorDied:
+        case .bootFailed, .died, .silent, .reloadFailed, .tlsReloadFailed, .tlsNotRenewed, .killing, .upgradeFailed,
+            .successorDied:
             .error
         case .cannotBoot: .critical
         }
@@ -101,6 +106,10 @@ public enum Note: Equatable, Sendable {
             "\(Self.count(workers)) not done after \(Self.seconds(milliseconds)) (--graceful-timeout); closing what is open"
         case .killing(let worker): "\(worker) does not stop; killing it"
         case .reopeningLogs: "opening the logs again"
+        case .tlsReloaded: "certificates reloaded: new connections get them"
+        case .tlsReloadFailed(let reason): "certificates not reloaded: \(reason); the old ones go on"
+        case .tlsNotRenewed(let worker, let reason):
+            "\(worker) cannot use the new certificates: \(reason); it goes on with the old ones"
         case .workersWanted(let count): "\(Self.count(count)) from now on"
         case .workersAtLimit(let count): "there \(count == 1 ? "is" : "are") \(Self.count(count)), and it stays so"
         case .resting: "WINCH: workers finish what is open and go, clients wait; HUP starts workers again"

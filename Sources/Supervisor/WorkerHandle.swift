@@ -20,10 +20,10 @@ final class WorkerHandle {
         self.channel = channel
     }
 
-    /// Sends a command under the next number.
-    func tell(_ command: Command) -> ArbiterChannel.Sending {
+    /// Sends a command under the next number, and a copy of a descriptor with it.
+    func tell(_ command: Command, passing descriptor: Int32? = nil) -> ArbiterChannel.Sending {
         lastNumber &+= 1
-        return channel.send(command, number: lastNumber)
+        return channel.send(command, number: lastNumber, passing: descriptor)
     }
 
     func send(_ signal: Signal) {

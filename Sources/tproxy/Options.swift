@@ -72,6 +72,15 @@ struct Command: ParsableCommand {
     @Option(name: names(.canary), parsing: .unconditional, help: help(.canary)) var canary: String?
     @Option(name: names(.bind), parsing: .unconditionalSingleValue, help: help(.bind)) var bind: [String] = []
     @Option(name: names(.backlog), parsing: .unconditional, help: help(.backlog)) var backlog: String?
+    @Option(name: names(.sslCertfile), parsing: .unconditionalSingleValue, help: help(.sslCertfile))
+    var sslCertfile: [String] = []
+    @Option(name: names(.sslKeyfile), parsing: .unconditionalSingleValue, help: help(.sslKeyfile))
+    var sslKeyfile: [String] = []
+    @Option(name: names(.sslCACerts), parsing: .unconditional, help: help(.sslCACerts)) var sslCACerts: String?
+    @Option(name: names(.sslCertReqs), parsing: .unconditional, help: help(.sslCertReqs)) var sslCertReqs: String?
+    @Option(name: names(.sslCiphers), parsing: .unconditional, help: help(.sslCiphers)) var sslCiphers: String?
+    @Option(name: names(.sslMinVersion), parsing: .unconditional, help: help(.sslMinVersion)) var sslMinVersion: String?
+    @Option(name: names(.sslALPN), parsing: .unconditional, help: help(.sslALPN)) var sslALPN: String?
     @Option(name: names(.workers), parsing: .unconditional, help: help(.workers)) var workers: String?
     @Option(name: names(.workerConnections), parsing: .unconditional, help: help(.workerConnections))
     var workerConnections: String?
@@ -111,8 +120,14 @@ struct Command: ParsableCommand {
             (.gracefulTimeout, gracefulTimeout), (.silence, silence), (.fallback, fallback), (.pid, pid),
             (.user, user), (.group, group), (.umask, umask), (.logFile, logFile), (.logLevel, logLevel),
             (.logConfig, logConfig), (.logFormat, logFormat), (.accessLog, accessLog),
+            (.sslCACerts, sslCACerts), (.sslCertReqs, sslCertReqs), (.sslCiphers, sslCiphers),
+            (.sslMinVersion, sslMinVersion), (.sslALPN, sslALPN),
         ]
-        var given: [OptionName: [String]] = bind.isEmpty ? [:] : [.bind: bind]
+        let lists: [(OptionName, [String])] = [
+            (.bind, bind), (.sslCertfile, sslCertfile), (.sslKeyfile, sslKeyfile),
+        ]
+        var given: [OptionName: [String]] = [:]
+        for (option, texts) in lists where !texts.isEmpty { given[option] = texts }
         for case (let option, let text?) in single { given[option] = [text] }
         if daemon { given[.daemon] = ["true"] }
         if reload { given[.reload] = ["true"] }
@@ -178,18 +193,10 @@ struct Command: ParsableCommand {
 /// What this version does not have; parsed so that it can be refused by name.
 struct AbsentOptions: ParsableArguments {
     @Option(name: names(.admin), parsing: .unconditional) var admin: String?
-    @Option(name: names(.sslKeyfile), parsing: .unconditional) var sslKeyfile: String?
-    @Option(name: names(.sslCertfile), parsing: .unconditional) var sslCertfile: String?
-    @Option(name: names(.sslCACerts), parsing: .unconditional) var sslCACerts: String?
-    @Option(name: names(.sslCertReqs), parsing: .unconditional) var sslCertReqs: String?
 
     /// The first of them that was given.
     var given: AbsentOption? {
-        let values: [(AbsentOption, String?)] = [
-            (.admin, admin), (.sslKeyfile, sslKeyfile), (.sslCertfile, sslCertfile), (.sslCACerts, sslCACerts),
-            (.sslCertReqs, sslCertReqs),
-        ]
-        return values.first { $0.1 != nil }?.0
+        admin == nil ? nil : .admin
     }
 
     private static func names(_ option: AbsentOption) -> NameSpecification { .customLong(option.rawValue) }

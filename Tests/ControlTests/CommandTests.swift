@@ -14,10 +14,12 @@ struct Seeded: RandomNumberGenerator {
 @Suite("Control messages")
 struct CommandTests {
     static let commands: [Command] = [
-        .drain, .drainLast, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .told(#"{"a": "b  c"}"#),
+        .drain, .drainLast, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .renewTLS,
+        .told(#"{"a": "b  c"}"#),
     ]
     static let reports: [Report] = [
         .ready, .bootFailed("no such file"), .reloaded, .reloadFailed("two\nlines  of it"), .logsReopened, .draining,
+        .tlsRenewed, .tlsNotRenewed("a.pem: no start line"),
     ]
 
     @Test("every command survives the wire", arguments: commands)

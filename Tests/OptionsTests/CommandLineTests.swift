@@ -51,7 +51,11 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
         case .canary: "0.5%"
         case .bind: "unix:/run/x"
         case .fallback: "127.0.0.1:1"
-        case .name, .pid, .user, .group, .logFile, .accessLog: "x"
+        case .name, .pid, .user, .group, .logFile, .accessLog, .sslCertfile, .sslKeyfile, .sslCACerts: "x"
+        case .sslCertReqs: "2"
+        case .sslCiphers: "ECDHE+AESGCM"
+        case .sslMinVersion: "1.3"
+        case .sslALPN: "h2,http/1.1"
         case .daemon, .reload: "true"
         case .umask: "022"
         case .logLevel: "debug"
@@ -60,6 +64,16 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
             .routerTimeout,
             .connectTimeout, .gracefulTimeout, .silence:
             "7"
+        }
+    }
+
+    /// What has to be said for an option to mean something.
+    private static func companions(_ option: OptionName) -> [String] {
+        switch option {
+        case .sslKeyfile, .sslCiphers, .sslMinVersion, .sslALPN: ["--ssl-certfile", "c"]
+        case .sslCACerts: ["--ssl-certfile", "c", "--ssl-cert-reqs", "0"]
+        case .sslCertReqs: ["--ssl-certfile", "c", "--ssl-ca-certs", "a"]
+        default: []
         }
     }
 
@@ -103,19 +117,22 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
         guard option != .config, option != .router else { return }
         let value = Self.value(option)
         let quoted = option.isFlag || Int(value) != nil && option != .umask ? value : "\"\(value)\""
+        // A list of the environment has its values with commas between.
+        #expect(!option.isList || !value.contains(","))
+        let before = ["--router", "true"] + Self.companions(option)
         let file = try File("\(option.rawValue) = \(quoted)\n")
         var outcomes = [
-            parse(
-                ["--router", "true"] + (option.isFlag ? ["--\(option.rawValue)"] : ["--\(option.rawValue)", value])),
-            parse(["--router", "true"], [option.environment: value]),
-            parse(["--router", "true", "-c", file.path]),
-            parse(["--router", "true"], ["TPROXY_CONFIG": file.path]),
+            parse(before + (option.isFlag ? ["--\(option.rawValue)"] : ["--\(option.rawValue)", value])),
+            parse(before, [option.environment: value]),
+            parse(before + ["-c", file.path]),
+            parse(before, ["TPROXY_CONFIG": file.path]),
         ]
-        if !option.isFlag { outcomes.append(parse(["--router", "true", "--\(option.rawValue)=\(value)"])) }
+        if !option.isFlag { outcomes.append(parse(before + ["--\(option.rawValue)=\(value)"])) }
         if let letter = option.letter {
-            outcomes.append(parse(["--router", "true", "-\(letter)"] + (option.isFlag ? [] : [value])))
+            outcomes.append(parse(before + ["-\(letter)"] + (option.isFlag ? [] : [value])))
         }
-        let plain = try settings([])
+        var plain: Settings?
+        if case .serve(let settings) = parse(before) { plain = settings }
         for outcome in outcomes {
             guard case .serve(let settings) = outcome, case .serve(let first) = outcomes[0] else {
                 Issue.record("\(option): \(outcome)")
@@ -188,7 +205,9 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
             ("log.level = 5", ": log is no option (its keys are the long names)"),
             ("\"a\\nb\" = 5", ": a\\nb is no option (its keys are the long names)"),
             ("config = 'x'", ": config cannot name another file"),
-            ("ssl-keyfile = 'x'", ": ssl-keyfile is refused: TLS is not available in this version"),
+            ("ssl-keyfile = 'x'", ": ssl-keyfile needs --ssl-certfile"),
+            ("ssl-certfile = ['a', '']", ": ssl-certfile '': expected a path"),
+            ("ssl-certfile = 'a'\nssl-alpn = ['h2', 'http/1.1']", ": ssl-alpn takes one value"),
             ("name = ['a', 'b']", ": name takes one value"),
             ("bind = []", ": bind has no value"),
             ("bind = [[1]]", ": bind has to be a text, a number, true or false"),
@@ -247,7 +266,7 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
             refusal(["--log-config", python.path])?.hasPrefix("tproxy: \(python.path), line 2: '[loggers]': ") == true)
     }
 
-    @Test("TLS is refused by name, whatever it is given by", arguments: AbsentOption.allCases)
+    @Test("what is not there is refused by name, whatever it is given by", arguments: AbsentOption.allCases)
     func absent(option: AbsentOption) {
         #expect(refusal(["--\(option.rawValue)", "x"]) == "tproxy: \(option.spelled) \(option.reason)")
         #expect(refusal([], [option.environment: "x"]) == "tproxy: \(option.environment) \(option.reason)")

@@ -26,6 +26,8 @@ struct World {
         /// How many HUPs had come when its router was started.
         var hups: Int
         var heartbeat: Instant
+        /// Which certificates and ticket keys it was given last.
+        var parcel: Int
         var inbox: [Command] = []
     }
 
@@ -53,6 +55,10 @@ struct World {
     var roundsEnded = 0
     var hasRoundFailed = false
     var hups = 0
+    /// Counts what workers are given for TLS.
+    var parcel = 0
+    var ticketKeysMade: [Int64] = []
+    let hasTLS: Bool
     let wanted: Int
     let graceful: Int
     var trouble: Int
@@ -62,7 +68,10 @@ struct World {
         wanted = Int.random(in: 1...4, using: &random)
         graceful = [0, 100, 10_000].randomElement(using: &random) ?? 0
         trouble = [0, 5, 30].randomElement(using: &random) ?? 0
-        core = ArbiterCore(settings: settings(workers: wanted, timeout: 4000, graceful: graceful))
+        hasTLS = random.chance(50)
+        var settings = settings(workers: wanted, timeout: 4000, graceful: graceful)
+        if hasTLS { settings.tls = TLSSettings(certificateFiles: ["x"]) }
+        core = ArbiterCore(settings: settings)
     }
 
     mutating func happen(_ event: ArbiterCore.Event) {
@@ -79,6 +88,9 @@ struct World {
                 #expect(alive[worker.serial].map { $0.hups == hups } ?? true, "a worker kept its old router")
             }
         }
+        for worker in core.workers where worker.stage != .leaving {
+            #expect(alive[worker.serial].map { $0.parcel == parcel } ?? true, "a worker has old certificates")
+        }
         #expect(exit != nil || Set(core.workers.map(\.serial)) == Set(alive.keys).union(dead.keys), "a worker was lost")
     }
 
@@ -91,10 +103,11 @@ struct World {
             if let serialsGiven {
                 #expect(serial.number > serialsGiven.number + 1000, "a serial was used that is a successor's")
             }
-            alive[serial] = Process(generation: generation, hups: hups, heartbeat: at(now))
+            alive[serial] = Process(generation: generation, hups: hups, heartbeat: at(now), parcel: parcel)
         case .tell(let serial, let command):
             #expect(alive[serial] != nil || dead[serial] != nil, "a stranger was told something")
             alive[serial]?.inbox.append(command)
+            if command == .renewTLS { alive[serial]?.parcel = parcel }
         case .kill(let serial):
             #expect(alive[serial] != nil || dead[serial] != nil, "a stranger was killed")
             if alive.removeValue(forKey: serial) != nil { dead[serial] = .signaled(9, coreDumped: false) }
@@ -124,6 +137,23 @@ struct World {
         case .handOver:
             #expect(isRenamed && !isClosed && !hasHandedOver, "handed over what was not given")
             hasHandedOver = true
+        case .reloadTLS:
+            #expect(hasTLS, "certificates without TLS")
+            switch Int.random(in: 0..<3, using: &random) {
+            case 0: pending.append(.tlsReloadFailed("x"))
+            case 1:
+                parcel += 1
+                pending.append(.tlsReloaded)
+            default: break
+            }
+        case .renewTicketKey:
+            #expect(hasTLS, "a ticket key without TLS")
+            if let last = ticketKeysMade.last {
+                #expect(now - last >= Int64(Limits.ticketKeyMilliseconds), "ticket keys come too often")
+            }
+            ticketKeysMade.append(now)
+            parcel += 1
+            pending.append(.ticketKeyRenewed)
         case .reopenLogs, .say: break
         case .exit(let status):
             exit = status
@@ -173,6 +203,8 @@ struct World {
                     events.append(.report(serial, .reloaded))
                 }
             case .reopenLogs: events.append(.report(serial, .logsReopened))
+            case .renewTLS:
+                events.append(.report(serial, random.chance(trouble) ? .tlsNotRenewed("x") : .tlsRenewed))
             case .shareListeners, .told: break
             }
         } else if !process.isReady {

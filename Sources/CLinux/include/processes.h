@@ -6,6 +6,7 @@
 #include <spawn.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -41,12 +42,18 @@ enum {
 int tp_spawn_self(const struct tp_spawn *spawn, const int *sources, int count, int first, int flags, pid_t *pid);
 
 // Becomes this user for good: supplementary groups, group, user, all three ids of each, and no program that is executed
-// from here on gets any more rights. It stays dumpable: a core may be written, and the user's tools may look at it.
-// Returns 0 or an errno; EPERM when root could be had back.
-int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count);
+// from here on gets any more rights. With `dumpable` a core may be written, and the user's tools may look at it; without,
+// nobody but root sees what it holds. Returns 0 or an errno; EPERM when root could be had back.
+int tp_become_user(uid_t user, gid_t group, const gid_t *groups, size_t count, int dumpable);
+
+// Keeps this process's memory from everybody but root: no core, no debugger, nothing in /proc. Until it executes another
+// program. 0, or an errno.
+int tp_hide_memory(void);
 
 int tp_memfd_create(const char *name);
 int tp_seal_size(int descriptor);
+// Nobody can change it from here on.
+int tp_seal_contents(int descriptor);
 int tp_pidfd_open(pid_t pid);
 
 // RLIMIT_NOFILE. Returns 0 or an errno.

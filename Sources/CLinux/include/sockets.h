@@ -37,6 +37,9 @@ struct tp_received {
 // recvmsg(2) without blocking, with what came beside the bytes. Received descriptors are close-on-exec.
 void tp_receive(int socket, void *memory, size_t size, struct tp_received *received);
 
+// send(2) of a packet with one descriptor beside it (SCM_RIGHTS), without SIGPIPE. The count, or -1 and errno.
+ssize_t tp_send_descriptor(int socket, const void *memory, size_t size, int descriptor);
+
 // Has the kernel tell who wrote what is read (SO_PASSCRED). 0, or -1 and errno.
 int tp_tell_writers(int socket);
 

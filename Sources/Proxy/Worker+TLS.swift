@@ -1,0 +1,29 @@
+// Certificates and keys that change while the worker serves: after HUP, and when ticket keys are renewed.
+
+import Config
+import Control
+import Linux
+import Logging
+import TLS
+
+extension Worker {
+    /// New connections get what is in the arbiter's parcel; if that cannot be, what they got before.
+    func renewTLS(_ parcel: consuming Descriptor?, _ number: UInt32) {
+        guard let settings = settings.tls, let parcel else {
+            control.send(.tlsNotRenewed("nothing came"), number: number)
+            return
+        }
+        do throws(InheritanceError) {
+            var material = try TLSParcel(parcel).material()
+            defer { material.wipe() }
+            do throws(TLSFailure) {
+                listenerTLS = try ListenerTLS(material, settings)
+                control.send(.tlsRenewed, number: number)
+            } catch {
+                control.send(.tlsNotRenewed("\(error)"), number: number)
+            }
+        } catch {
+            control.send(.tlsNotRenewed("\(error)"), number: number)
+        }
+    }
+}
