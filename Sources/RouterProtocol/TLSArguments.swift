@@ -12,9 +12,9 @@ public struct TLSArguments: Hashable, Sendable {
     public var verifies = true
     /// `ca_certs`: a PEM file; nil for the system's.
     public var authoritiesFile: String?
-    /// `ssl_version`, Python's numbers: nil and 2 are any, 3, 4 and 5 are exactly TLS 1.0, 1.1 and 1.2.
+    /// `ssl_version`, Python's numbers: nil and 2 are TLS 1.2 and newer, 3, 4 and 5 exactly TLS 1.0, 1.1 and 1.2.
     public var version: Int?
-    /// In OpenSSL's words, without NUL; for TLS 1.2 and older.
+    /// In OpenSSL's words, without NUL.
     public var ciphers: String?
     /// The name to send and to verify instead of the remote's own, or an IP address, which is verified and not sent.
     public var serverName: String?

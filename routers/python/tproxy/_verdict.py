@@ -45,9 +45,9 @@ class SSLArgs(TypedDict, total=False):
     cert_reqs: int
     #: The authorities to trust, and no others.
     ca_certs: Path
-    #: 2, ``ssl.PROTOCOL_TLS``, is any; 3, 4 and 5 are TLS 1.0, 1.1 and 1.2 and nothing else.
+    #: 2, ``ssl.PROTOCOL_TLS``, is TLS 1.2 and newer; 3, 4 and 5 are TLS 1.0, 1.1 and 1.2 and nothing else.
     ssl_version: int
-    #: In OpenSSL's words, for TLS 1.2 and older.
+    #: In OpenSSL's words.
     ciphers: str
     #: The name to ask for and to verify instead of the remote's own.
     server_hostname: str
