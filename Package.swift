@@ -65,7 +65,7 @@ let package = Package(
         .target(
             name: "TLS",
             dependencies: [
-                "COpenSSL", "Linux", "Config", "RouterProtocol",
+                "COpenSSL", "Addressing", "Linux", "Config", "RouterProtocol",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: common),
@@ -116,7 +116,11 @@ let package = Package(
             swiftSettings: common),
         .testTarget(name: "ReactorTests", dependencies: ["Reactor", "Linux"], swiftSettings: common),
         .testTarget(
-            name: "TLSTests", dependencies: ["TLS", "COpenSSL", "Linux", "Config", "RouterProtocol"],
+            name: "TLSTests",
+            dependencies: [
+                "TLS", "CLinux", "COpenSSL", "Addressing", "Linux", "Config", "RouterProtocol",
+                .product(name: "SystemPackage", package: "swift-system"),
+            ],
             swiftSettings: common),
         .testTarget(
             name: "ProxyTests",

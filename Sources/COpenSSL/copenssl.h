@@ -69,6 +69,10 @@ static inline int tp_general_names_count(const GENERAL_NAMES *names) { return sk
 static inline const GENERAL_NAME *tp_general_name(const GENERAL_NAMES *names, int index) {
     return sk_GENERAL_NAME_value(names, index);
 }
+/// Writes a name as in RFC 2253: ASCII, everything else escaped.
+static inline int tp_X509_NAME_print(BIO *output, const X509_NAME *name) {
+    return X509_NAME_print_ex(output, name, 0, XN_FLAG_RFC2253);
+}
 /// The text or the address of a name of one of the kinds that have one; NULL for the others.
 static inline const ASN1_STRING *tp_general_name_string(const GENERAL_NAME *name) {
     switch (name->type) {

@@ -166,6 +166,14 @@ public enum Limits {
     /// How long a session ticket is good: whoever steals a ticket key reads what was resumed with it, so no longer than a
     /// working day, and long enough for those who come back the same day.
     @inlinable public static var tlsTicketSeconds: Int { 43_200 }
+    /// Different `ssl_args` that are kept ready; those used least recently go.
+    @inlinable public static var remoteArgumentsMax: Int { 64 }
+    /// Sessions that can be resumed with remotes, for one `ssl_args`: some kilobytes each, with the remote's certificates.
+    @inlinable public static var remoteSessionsMax: Int { 256 }
+    /// Sessions that can be resumed with one remote: as many connections to it can begin at once without a full handshake.
+    @inlinable public static var sessionsOfRemoteMax: Int { 8 }
+    /// A file named in `ssl_args`: the longest lists of authorities are a quarter of it.
+    @inlinable public static var remoteFileBytesMax: Int { 1_048_576 }
 
     // MARK: The logs
 

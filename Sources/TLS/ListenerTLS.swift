@@ -26,9 +26,10 @@ public final class ListenerTLS {
         }
         var contexts: [TLSContext] = []
         for group in groups { contexts.append(try Self.context(group, settings, rules, clients)) }
-        first = contexts[0]
+        first = contexts.removeFirst()
+        for other in contexts { try other.attach(ListenerParts(rules: rules, table: nil)) }
         // The table is kept by the first settings, which it does not hold itself: there is no cycle.
-        let table = NameTable(groups.map(\.names), others: Array(contexts.dropFirst()))
+        let table = NameTable(groups.map(\.names), others: contexts)
         try first.attach(ListenerParts(rules: rules, table: table))
         tp_SSL_CTX_set_tlsext_servername_callback(first.ctx, chooseByName, Unmanaged.passUnretained(table).toOpaque())
     }
@@ -71,7 +72,6 @@ public final class ListenerTLS {
         }
         for member in group.members { try context.use(member.chain, member.key, name: member.name) }
         try clients.apply(to: context)
-        try context.attach(ListenerParts(rules: rules, table: nil))
         rules.apply(to: context)
         return context
     }
@@ -238,7 +238,7 @@ final class HandshakeRules {
     fileprivate init(_ material: TLSMaterial, _ settings: TLSSettings) throws(TLSFailure) {
         tickets = material.ticketKeys.isEmpty ? nil : try TicketKeys(material.ticketKeys)
         asksForCertificates = settings.clientCertificates != .none
-        let wire = try TLSContext.wire(settings.alpn)
+        let wire = try TLSContext.wire(settings.alpn.map { Array($0.utf8) })
         protocols = .allocate(capacity: wire.count)
         _ = protocols.initialize(from: wire)
     }
@@ -261,7 +261,8 @@ final class HandshakeRules {
             guard let rules = HandshakeRules.of(ssl), let tickets = rules.tickets,
                 let name, let iv, let cipher, let mac
             else { return -1 }
-            return seals == 1 ? tickets.seal(name, iv, cipher, mac) : tickets.open(name, iv, cipher, mac)
+            guard seals != 1 else { return tickets.seal(name, iv, cipher, mac) }
+            return tickets.open(name, iv, cipher, mac, isForOneUse: SSL_version(ssl) == TLS1_3_VERSION)
         }
         guard asksForCertificates else { return }
         SSL_CTX_set_session_ticket_cb(ctx, nil, usesTicket, nil)

@@ -73,13 +73,13 @@ final class TLSContext {
     }
 
     /// Protocol names as they go over the wire, a length before each (RFC 7301 3.1).
-    static func wire(_ protocols: [String]) throws(TLSFailure) -> [UInt8] {
+    static func wire(_ protocols: [[UInt8]]) throws(TLSFailure) -> [UInt8] {
         var wire: [UInt8] = []
         for name in protocols {
-            guard let length = UInt8(exactly: name.utf8.count), length > 0
-            else { throw TLSFailure("ALPN: a protocol's name has 1 to 255 bytes: \"\(name)\"") }
+            guard let length = UInt8(exactly: name.count), length > 0
+            else { throw TLSFailure("ALPN: a protocol's name has 1 to 255 bytes") }
             wire.append(length)
-            wire.append(contentsOf: name.utf8)
+            wire.append(contentsOf: name)
         }
         guard wire.count <= 65_533 else { throw TLSFailure("ALPN: there are too many protocols") }
         return wire
@@ -87,7 +87,7 @@ final class TLSContext {
 
     // MARK: - What Swift objects its callbacks need
 
-    /// Keeps an object as long as there is a session with these settings.
+    /// Keeps an object as long as there is a session with these settings. To be called once.
     func attach(_ object: AnyObject) throws(TLSFailure) {
         let retained = Unmanaged.passRetained(object)
         guard SSL_CTX_set_ex_data(ctx, Self.place, retained.toOpaque()) == 1 else {

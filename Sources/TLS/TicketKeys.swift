@@ -46,11 +46,12 @@ final class TicketKeys {
         return 1
     }
 
-    /// Prepares to open a ticket. The result is that of OpenSSL's callback: 1 is good, 2 good, but to be replaced by
-    /// one under the first key, 0 of nobody's key.
+    /// Prepares to open a ticket. The result is that of OpenSSL's callback: 1 is good, 2 good, but to be followed by a
+    /// new one, 0 of nobody's key. A ticket is followed by a new one when it is under an old key, or `isForOneUse`, as
+    /// those of TLS 1.3 are (RFC 8446 C.4).
     func open(
         _ name: UnsafeMutablePointer<UInt8>, _ iv: UnsafeMutablePointer<UInt8>, _ context: OpaquePointer,
-        _ mac: OpaquePointer
+        _ mac: OpaquePointer, isForOneUse: Bool
     ) -> Int32 {
         guard let first = keys.baseAddress?.assumingMemoryBound(to: UInt8.self) else { return 0 }
         for offset in stride(from: 0, to: keys.count, by: TLSMaterial.ticketKeyBytes) {
@@ -59,7 +60,7 @@ final class TicketKeys {
             guard EVP_DecryptInit_ex(context, cipher, nil, key + Self.nameBytes + Self.macKeyBytes, iv) == 1,
                 tp_ticket_mac_init(mac, key + Self.nameBytes, Self.macKeyBytes) == 1
             else { return -1 }
-            return offset == 0 ? 1 : 2
+            return offset == 0 && !isForOneUse ? 1 : 2
         }
         return 0
     }

@@ -274,8 +274,8 @@ import Testing
             let old = try meet(expired)
             #expect(old.isDone == (requirement == .none))
             if requirement != .none {
-                #expect(verificationFailure(of: unknown.listener) == "unable to get local issuer certificate")
-                #expect(verificationFailure(of: old.listener) == "certificate has expired")
+                #expect(unknown.listenerError == "unable to get local issuer certificate")
+                #expect(old.listenerError == "certificate has expired")
                 #expect(old.clientError?.hasSuffix("alert certificate expired") == true)
             }
         }

@@ -47,7 +47,7 @@ final class SessionPair {
         switch SSL_get_error(ssl, result) {
         case SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE: return true
         default:
-            error = TLSFailure.fromQueue().message
+            error = TLSFailure.ofSession(ssl).message
             return false
         }
     }
@@ -95,7 +95,7 @@ final class TestClient {
             try #require(SSL_CTX_use_PrivateKey(context.ctx, certificate.key) == 1)
         }
         if !protocols.isEmpty {
-            let wire = try TLSContext.wire(protocols)
+            let wire = try TLSContext.wire(protocols.map { Array($0.utf8) })
             try #require(SSL_CTX_set_alpn_protos(context.ctx, wire, UInt32(wire.count)) == 0)
         }
         if let version {

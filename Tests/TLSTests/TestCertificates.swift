@@ -15,11 +15,13 @@ final class TestCertificate {
 
     /// - Parameters:
     ///   - names: as OpenSSL writes them, `DNS:a.example`, `IP:127.0.0.1`.
+    ///   - rawName: a DNS name of any bytes instead.
     ///   - commonName: the subject's; nil for none.
     ///   - issuer: who signs; nil when it signs itself.
     ///   - days: from when to when it is good, counted from now.
     init(
-        _ names: [String] = [], commonName: String? = nil, issuer: TestCertificate? = nil, isAuthority: Bool = false,
+        _ names: [String] = [], rawName: [UInt8]? = nil, commonName: String? = nil, issuer: TestCertificate? = nil,
+        isAuthority: Bool = false,
         keyKind: KeyKind = .ecdsa, days: ClosedRange<Int> = -1...30
     ) throws {
         key = try Self.key(keyKind)
@@ -36,6 +38,11 @@ final class TestCertificate {
         }
         X509_set_issuer_name(x509, X509_get_subject_name(issuer?.x509 ?? x509))
         if !names.isEmpty { try add(NID_subject_alt_name, names.joined(separator: ",")) }
+        if let rawName {
+            // SEQUENCE { [2] name }
+            let count = UInt8(rawName.count)
+            try add(NID_subject_alt_name, "DER:" + ([0x30, count + 2, 0x82, count] + rawName).map(Self.hex).joined())
+        }
         if isAuthority { try add(NID_basic_constraints, "critical,CA:TRUE") }
         try #require(X509_sign(x509, issuer?.key ?? key, EVP_sha256()) > 0)
         if let issuer, issuer.isSignedByAnother { chain = [issuer] + issuer.chain }
@@ -55,6 +62,8 @@ final class TestCertificate {
         defer { X509_EXTENSION_free(made) }
         try #require(X509_add_ext(x509, made, -1) == 1)
     }
+
+    private static func hex(_ byte: UInt8) -> String { (byte < 16 ? "0" : "") + String(byte, radix: 16) }
 
     private static func key(_ kind: KeyKind) throws -> OpaquePointer {
         let maker = try #require(EVP_PKEY_CTX_new_from_name(nil, kind == .rsa ? "RSA" : "EC", nil))
