@@ -231,23 +231,6 @@ class ClassicFunctions(RouterTest):
             )
             self.assertEqual(answer["result"], {"close": f"{classes},{kind},the text,unix:/x"})
 
-    def test_rewriting_is_said_not_to_be_there(self) -> None:
-        router = self.classic(
-            """
-            from tproxy.rewrite import RewriteIO
-            def proxy(data):
-                RewriteIO(None, None)
-            def rewrite_request(req):
-                pass
-            def rewrite_response(resp):
-                pass
-            """
-        )
-        self.assertEqual(router.hello()["methods"], ["proxy", "cancel", "shutdown"])
-        self.assertIn("NotImplementedError: rewriting", router.ask_for_error(b"x"))
-        self.assertEqual(router.stderr().count("rewrite_request in "), 1)
-        self.assertEqual(router.stderr().count("rewrite_response in "), 1)
-
     def test_prints_while_the_script_loads_are_log_lines(self) -> None:
         router = self.classic("import os\nprint('loading')\nos.write(1, b'raw\\n')\n" + SCRIPT)
         self.assertEqual(router.hello()["name"], "route.py")

@@ -10,6 +10,7 @@ from typing import Any
 from . import _notices
 from ._question import Question
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, result_line
+from ._streams import Streams
 from ._wire import Outbox, Wire
 
 #: Answers wait for those that were read along with them, but not longer than this: a batch of
@@ -26,6 +27,7 @@ def serve_plain(router: Router, wire: Wire) -> None:
         while plain.is_open:
             plain.step()
     finally:
+        router.finish_streams()
         plain.end()
 
 
@@ -37,6 +39,7 @@ class Plain:
         self._router = router
         self._outbox = Outbox(wire)
         self._put = self._outbox.put
+        self._streams = Streams(router, self._outbox.put_through)
         #: Verdicts that are but a remote, as the rest of their line.
         self._ready: dict[Any, str] = {}
         self._cancelled: set[int] = set()
@@ -151,9 +154,12 @@ class Plain:
             self._cancelled.discard(left)
         elif router.is_closed(message):
             router.tell_closed(message)
+        elif router.is_stream(message):
+            self._streams.begin(message)
         elif not router.is_question(message):
             answers.append(router.other(message))
             if is_hello(message):
+                self._streams.greeted(message)
                 _notices.begin(self._put)
         elif message["id"] in self._cancelled:
             answers.append(cancelled_line(message["id"]))

@@ -7,16 +7,22 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ._question import EVENTS, Closed, Event, Question
 from ._verdict import Attachment, encode, json_text
 from ._wire import NotASocket, Wire, log, take_over
 
+if TYPE_CHECKING:
+    from ._streams import Pool
+
 PROTOCOL = 1
 
 #: tproxy keeps a little less of an error's text.
 ERROR_TEXT_MAX = 300
+
+#: As many streams are rewritten at a time, if the functions are plain ones. More wait.
+STREAM_THREADS = 1000
 
 PACKAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
@@ -26,10 +32,13 @@ def run(
     *,
     proxy_error: Callable[..., Any] | None = None,
     closed: Callable[..., Any] | None = None,
+    rewrite_request: Callable[..., Any] | None = None,
+    rewrite_response: Callable[..., Any] | None = None,
     events: Iterable[Event] = (),
     name: str | None = None,
     max_in_flight: int | None = None,
     threads: int = 1,
+    stream_threads: int = STREAM_THREADS,
     listen: str | os.PathLike[str] | None = None,
 ) -> None:
     """Be a router: answer tproxy's questions with ``proxy`` until tproxy is done with us.
@@ -44,6 +53,10 @@ def run(
     connection's end. ``name`` stands in tproxy's log. ``max_in_flight`` is how many questions tproxy
     may have open here: 64 unless given, 1024 for an ``async def``.
 
+    ``rewrite_request(req)`` reads what the client sends, and what it writes goes to the remote;
+    ``rewrite_response`` does the same for the other direction. A plain function has a thread of its own
+    for each stream, ``stream_threads`` at a time; an ``async def`` is a task.
+
     With ``listen``, a path, tproxy does not start the router but connects to it (``--router
     unix:/path``), with all its workers. The same goes for a socket that systemd hands over.
     """
@@ -51,10 +64,13 @@ def run(
         proxy,
         proxy_error=proxy_error,
         closed=closed,
+        rewrite_request=rewrite_request,
+        rewrite_response=rewrite_response,
         events=events,
         name=name,
         max_in_flight=max_in_flight,
         threads=threads,
+        stream_threads=stream_threads,
     )
     from ._listen import Unusable, listener_for, serve_listening
 
@@ -101,24 +117,39 @@ class Router:
         *,
         proxy_error: Callable[..., Any] | None = None,
         closed: Callable[..., Any] | None = None,
+        rewrite_request: Callable[..., Any] | None = None,
+        rewrite_response: Callable[..., Any] | None = None,
         events: Iterable[str] = (),
         name: str | None = None,
         max_in_flight: int | None = None,
         threads: int = 1,
+        stream_threads: int = STREAM_THREADS,
     ) -> None:
         if not callable(proxy):
             raise TypeError(f"proxy must be a function, not {type(proxy).__name__}")
-        for function, called in ((proxy_error, "proxy_error"), (closed, "closed")):
+        rewriters = {"rewrite_request": rewrite_request, "rewrite_response": rewrite_response}
+        for called, function in {"proxy_error": proxy_error, "closed": closed, **rewriters}.items():
             if function is not None and not callable(function):
                 raise TypeError(f"{called} must be a function, not {type(function).__name__}")
         if threads < 1:
             raise ValueError(f"threads must be 1 or more, not {threads}")
+        if stream_threads < 1:
+            raise ValueError(f"stream_threads must be 1 or more, not {stream_threads}")
+        #: By the notification that tells of a stream: the function, and whether it is called with ``extra``.
+        self._rewriters = {
+            called: (function, wants_second(function, called, "req", "extra"))
+            for called, function in rewriters.items()
+            if function is not None
+        }
+        self._stream_threads = stream_threads
+        self._stream_pool: Pool | None = None
         self.proxy = proxy
         self.proxy_error = proxy_error
         self.closed = closed
         self.events = checked_events(events)
-        self.wants_question = wants_question(proxy)
-        self.is_async = any(is_async(function) for function in (proxy, proxy_error, closed) if function is not None)
+        self.wants_question = wants_second(proxy, "proxy", "data", "question")
+        functions = (proxy, proxy_error, closed, rewrite_request, rewrite_response)
+        self.is_async = any(is_async(function) for function in functions if function is not None)
         self.threads = threads
         self.name = name or os.path.basename(sys.argv[0]) or "python"
         if max_in_flight is None:
@@ -131,6 +162,7 @@ class Router:
         methods = ["proxy"] + (["proxy_error"] if self.proxy_error else []) + ["cancel", "shutdown"]
         if self.closed is not None:
             methods.append("closed")
+        methods += self._rewriters
         return {
             "protocol": PROTOCOL,
             "name": self.name,
@@ -171,6 +203,32 @@ class Router:
             return self.closed(Closed(message["params"]))
         except Exception as error:
             log_failure(error)
+
+    def is_stream(self, message: Any) -> bool:
+        """Whether a message tells of a stream that is to be rewritten."""
+        return (
+            isinstance(message, dict)
+            and message.get("method") in self._rewriters
+            and "id" not in message
+            and isinstance(message.get("params"), dict)
+        )
+
+    def rewriter(self, method: str) -> tuple[Callable[..., Any], bool]:
+        """The user's function for such a message, and whether it is called with ``extra``."""
+        return self._rewriters[method]
+
+    @property
+    def stream_pool(self) -> Pool:
+        if self._stream_pool is None:
+            from ._streams import Pool
+
+            self._stream_pool = Pool(self._stream_threads, len(self._rewriters))
+        return self._stream_pool
+
+    def finish_streams(self) -> None:
+        """Wait a little for functions whose streams are ending."""
+        if self._stream_pool is not None:
+            self._stream_pool.finish()
 
     def is_question(self, message: Any) -> bool:
         """Whether a message is for the user's functions and not for us."""
@@ -267,19 +325,19 @@ def checked_events(events: Iterable[str]) -> list[str]:
     return [name for name in names if name != "data"]  # which is always asked
 
 
-def wants_question(proxy: Callable[..., Any]) -> bool:
-    """Whether to call ``proxy(data, question)``: it has a second parameter without a default,
-    or one by that name."""
+def wants_second(function: Callable[..., Any], called: str, first: str, second: str) -> bool:
+    """Whether to call ``function(first, second)``: it has a second parameter without a default, or
+    one by that name."""
     try:
-        parameters = inspect.signature(proxy).parameters.values()
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return False  # written in C: the classic form
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     required = sum(p.default is p.empty for p in positional)
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if required > 2 or (not positional and not takes_any):
-        raise TypeError("proxy must be proxy(data) or proxy(data, question)")
-    return required == 2 or (len(positional) > 1 and positional[1].name == "question")
+        raise TypeError(f"{called} must be {called}({first}) or {called}({first}, {second})")
+    return required == 2 or (len(positional) > 1 and positional[1].name == second)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

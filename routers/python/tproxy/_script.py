@@ -169,9 +169,6 @@ def router_of(script: Any, target: str) -> Router:
     proxy: Callable[..., Any] | None = getattr(script, "proxy", None)
     if proxy is None:
         raise Unusable(f"{target} has no function proxy(data); a script needs one")
-    for name in ("rewrite_request", "rewrite_response"):
-        if callable(getattr(script, name, None)):
-            log(f"{name} in {target} is not available in this version and will not be called")
     name = target if not os.path.isfile(target) else os.path.basename(target)
     closed = getattr(script, "closed", None)
     try:
@@ -179,6 +176,8 @@ def router_of(script: Any, target: str) -> Router:
             proxy,
             proxy_error=getattr(script, "proxy_error", None),
             closed=closed if callable(closed) else None,  # an old script's may be a mere variable
+            rewrite_request=getattr(script, "rewrite_request", None),
+            rewrite_response=getattr(script, "rewrite_response", None),
             events=script_events(script),
             name=name,
         )

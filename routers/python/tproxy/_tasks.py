@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from . import _notices
+from ._async_streams import AsyncStreams
 from ._listen import accept
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, log_failure, result_line
 from ._verdict import Attachment
@@ -59,6 +60,7 @@ class Tasks:
         self._is_flush_due = False
         self._is_writer = False
         self._is_closed = False
+        self._streams = AsyncStreams(router, self._put_through_from_thread, self._put_through)
 
     async def serve_and_close(self) -> None:
         """Serve one socket of several."""
@@ -82,6 +84,8 @@ class Tasks:
                 task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._streams.finish()
+        await self._loop.run_in_executor(None, self._router.finish_streams)
         self._flush()
         while (self._unsent or self._waiting) and not self._wire.is_hung_up():
             await asyncio.sleep(0.01)
@@ -101,11 +105,14 @@ class Tasks:
                 returned = self._router.tell_closed(message)
                 if hasattr(returned, "__await__"):
                     self._start(object(), self._await_closed(returned))
+            elif self._router.is_stream(message):
+                self._streams.begin(message)
             else:
                 text = self._router.other(message)
                 if text:
                     self._put(text)
                 if is_hello(message):
+                    self._streams.greeted(message)
                     _notices.begin(self._put_from_anywhere)
         if self._wire.ended:
             self._end()
@@ -159,6 +166,20 @@ class Tasks:
         self._waiting.append((text, None))
         try:
             self._loop.call_soon_threadsafe(self._flush)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is there to hear it
+
+    async def _put_through(self, text: str) -> None:
+        """Write a line, and return when it is written."""
+        self._waiting.append((text, None))
+        self._flush()
+        while (self._unsent or self._waiting) and not self._is_closed:
+            await asyncio.sleep(0.005)
+
+    def _put_through_from_thread(self, text: str) -> None:
+        """The same for a function that is not on the loop."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._put_through(text), self._loop).result()
         except RuntimeError:
             pass  # the loop is closed: nobody is there to hear it
 

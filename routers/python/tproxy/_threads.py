@@ -11,6 +11,7 @@ from typing import Any
 from . import _notices
 from ._listen import accept
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, log_failure, result_line
+from ._streams import Streams
 from ._wire import Outbox, Wire
 
 
@@ -60,6 +61,7 @@ class Conversation:
         self.outbox = Outbox(wire)
         self._router = router
         self._pool = pool
+        self._streams = Streams(router, self.outbox.put_through)
         self._cancelled: set[int] = set()
         self._open_ids: set[Any] = set()
 
@@ -81,11 +83,14 @@ class Conversation:
                         self._pool.put(message, time.monotonic(), self)
                     elif router.is_closed(message):
                         self._pool.put(message, 0, self)
+                    elif router.is_stream(message):
+                        self._streams.begin(message)
                     else:
                         text = router.other(message)
                         if text:
                             put(text)
                         if is_hello(message):
+                            self._streams.greeted(message)
                             _notices.begin(put)
         finally:
             _notices.end(put)
@@ -124,6 +129,7 @@ def serve_threads(router: Router, wire: Wire) -> None:
     pool = Pool(router)
     conversation = Conversation(router, wire, pool)
     conversation.read()
+    router.finish_streams()
     if wire.is_hung_up():
         return  # nobody is there to hear the rest
     pool.finish()

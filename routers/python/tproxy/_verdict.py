@@ -77,6 +77,7 @@ class Verdict(TypedDict, total=False):
     ssl_args: SSLArgs
     proxy_protocol: Literal[1, 2]
     extra: Any
+    rewrite: bool | Literal["request", "response"]
     bind: str
     tags: list[str]
     note: str

@@ -94,6 +94,13 @@ class Outbox:
         self.lines.append(line)
         self._write_if_free()
 
+    def put_through(self, line: str) -> None:
+        """Write a line, and return when it is written."""
+        self.lines.append(line)
+        with self._lock:  # whoever has it may have taken our line along, and be writing it
+            self._write()
+        self._write_if_free()
+
     def put_with(self, line: str, attachment: Attachment) -> None:
         """Write a line that has a descriptor with it, in a write of its own."""
         with self._lock:
