@@ -60,6 +60,8 @@ public enum Limits {
     @inlinable public static var questionOverheadBytes: Int { 65_536 }
     /// Questions waiting for a free place at the router; beyond that the worker stops accepting.
     @inlinable public static var waitingQuestionsMax: Int { 1024 }
+    /// The same where several workers share the listeners: the others take those clients, whose routers may answer.
+    @inlinable public static var waitingQuestionsSharedMax: Int { 64 }
     /// A router that has not answered `hello` by then has failed to start.
     @inlinable public static var helloTimeoutMilliseconds: Int { 10_000 }
     /// The first pause between two starts of a failing router; it doubles.

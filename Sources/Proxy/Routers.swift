@@ -12,6 +12,7 @@
 // and out of every state: withdrawn, or failed. Nothing is sent before `nextAction` is called, so what is asked in one
 // round of the loop leaves in one write, and what is withdrawn in the same round never leaves.
 
+import Config
 import DequeModule
 
 /// All routers of one worker and all questions that are not over. Instants are milliseconds of the monotonic clock.
@@ -31,7 +32,7 @@ struct Routers: ~Copyable {
         case ended
     }
 
-    let limits: RouterLimits
+    private(set) var limits: RouterLimits
     var phase = Phase.idle
     var counters = RouterCounters()
     /// Questions that `ask` took and that have no end yet.
@@ -150,6 +151,11 @@ struct Routers: ~Copyable {
     /// Whether a question that is asked now would be put to a router at once.
     var wouldAskAtOnce: Bool {
         openCount < limits.questionsMax && waitingCount == 0 && leastBusy(except: turn.router) != nil
+    }
+
+    /// There are others whom clients may go to: fewer are kept waiting here, above all behind a router that is stuck.
+    mutating func shareClients() {
+        limits.waitingMax = min(limits.waitingMax, Limits.waitingQuestionsSharedMax)
     }
 
     // MARK: What comes from a router

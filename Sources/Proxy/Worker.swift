@@ -129,6 +129,7 @@ final class Worker {
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
         let generation = Int(clamping: inheritance.generation)
         routers = Routers(limits: limits, generation: generation)
+        if inheritance.settings.workers > 1 { routers.shareClients() }
         canary = Self.beside(inheritance.settings.canaryRouter, limits, .canary, generation)
         shadow = Self.beside(inheritance.settings.shadowRouter, limits, .shadow, generation)
         resolver = try Resolver()
@@ -445,7 +446,9 @@ final class Worker {
                 case .reopenLogs:
                     reopenLogs()
                     control.send(.logsReopened, number: numbered.number)
-                case .shareListeners: acceptor.share(around.poller)
+                case .shareListeners:
+                    acceptor.share(around.poller)
+                    routers.shareClients()
                 case .told(let line): heed(line)
                 }
             case .notUnderstood(let error): log.error("from the arbiter: \(error)")

@@ -72,6 +72,21 @@ extension IntegrationTests {
             }
         }
 
+        @Test("while a worker's router is stuck most clients go to the others, and nobody is lost")
+        func stuckBesideOthers() throws {
+            try withTProxy(["-w", "2", "--router-timeout", "5"]) { proxy in
+                try proxy.process.line(with: "router 1 is ready", count: 2)
+                kill(try #require(proxy.routers(of: try proxy.worker()).first), SIGSTOP)
+                let order = #"{"answer": {"close": "served"}}"#
+                let clients = try (0..<800).map { _ in try proxy.client(order) }
+                let soon = Deadline(in: 3)
+                // As many as it is asked at once wait for the stuck one, as many again behind them.
+                let served = clients.count { soon.wait(for: $0.raw, POLLIN) }
+                #expect(served > 600 && served < 800, "\(served)")
+                for client in clients { #expect(try client.text(within: 30) == "served") }
+            }
+        }
+
         @Test("a router that dies is one line in the log, which says of what")
         func ends() throws {
             try withTProxy { proxy in

@@ -1,5 +1,6 @@
 // The rules of `Routers` about questions, one test each. Nothing here waits: time is a number that is set.
 
+import Config
 import Testing
 
 @testable import Proxy
@@ -201,6 +202,20 @@ struct RoutersQuestionTests {
         desk.settle(r(1), 3)
         _ = desk.take()
         #expect(!desk.isFull)
+    }
+
+    @Test("where others take clients as well the queue is full sooner, and never later")
+    func sharedQueue() {
+        for (own, expected) in [(1024, Limits.waitingQuestionsSharedMax), (4, 4)] {
+            let desk = Desk.ready(RouterAbilities(maxInFlight: 1)) { $0.waitingMax = own }
+            desk.routers.shareClients()
+            desk.ask(1)
+            _ = desk.take()
+            for asker in 1..<UInt64(expected) { desk.ask(asker + 1) }
+            #expect(!desk.isFull)
+            desk.ask(1000)
+            #expect(desk.isFull)
+        }
     }
 
     @Test("a question that waits its time out behind others fails as overload, without a router as that")
