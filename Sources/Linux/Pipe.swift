@@ -94,4 +94,12 @@ public struct RegularFile: ~Copyable {
             throw .system(error)
         }
     }
+
+    /// Reads a part of it. The C function is `pread`.
+    public borrowing func read(
+        into memory: UnsafeMutableRawPointer, count: Int, at offset: UInt64
+    ) throws(Errno) -> Transfer {
+        let raw = descriptor.raw
+        return try transfer { pread(raw, memory, count, off_t(clamping: offset)) }
+    }
 }

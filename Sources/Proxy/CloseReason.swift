@@ -4,6 +4,8 @@
 enum CloseReason: String, CaseIterable, Sendable {
     /// Both sides ended theirs after a relay.
     case done
+    /// The client's TLS handshake failed, or took too long.
+    case clientTLS = "client_tls"
     /// The client ended before anything was decided.
     case clientLeft = "client_left"
     /// The client reset the connection or vanished.
@@ -41,6 +43,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case connectRefused = "connect_refused"
     case connectTimeout = "connect_timeout"
     case connectFailed = "connect_failed"
+    /// TLS with the remote failed: its certificate, the handshake, or what it sent.
+    case remoteTLS = "remote_tls"
     /// The remote's name could not be resolved.
     case dns
     /// The remote is one of our own listeners.

@@ -54,7 +54,9 @@ struct Connection: ~Copyable {
 
     init(client: consuming Transport, _ facts: Facts, _ around: borrowing Surroundings) {
         self.facts = facts
-        phase = .routing(Routing(client: client, around))
+        phase =
+            client.isPlain
+            ? .routing(Routing(client: client, facts, around)) : .greeting(Greeting(client: client, around))
     }
 
     /// Lets one thing happen; what the worker is to do about it comes back.
@@ -75,6 +77,8 @@ struct Connection: ~Copyable {
 
 /// Where a connection is in its life. Entering a phase consumes the one before it; what a phase drops is closed.
 enum Phase: ~Copyable {
+    /// The TLS handshake with the client, if its listener speaks TLS.
+    case greeting(Greeting)
     /// Gathering the initial bytes and asking for a verdict.
     case routing(Routing)
     /// Connecting to the remote.
@@ -90,6 +94,7 @@ enum Phase: ~Copyable {
     mutating func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) {
         self =
             switch consume self {
+            case .greeting(let phase): phase.handle(event, &facts, &around)
             case .routing(let phase): phase.handle(event, &facts, &around)
             case .dialing(let phase): phase.handle(event, &facts, &around)
             case .recovering(let phase): phase.handle(event, &facts, &around)
@@ -115,12 +120,19 @@ enum Phase: ~Copyable {
         }
     }
 
-    /// Lends what the open question is about: why it is asked, the bytes it carries, the router's own state, and what has been
-    /// read of a ClientHello.
-    func withQuestion(_ body: (Event, Span<UInt8>, [UInt8]?, ClientHelloReader?) -> Void) {
+    /// Lends what the open question is about, and the bytes it carries.
+    func withQuestion(_ body: (QuestionSubject, Span<UInt8>) -> Void) {
         switch self {
-        case .routing(let phase): phase.withInitial { body(phase.event, $0, phase.state, phase.hello) }
+        case .routing(let phase): phase.withInitial { body(phase.subject, $0) }
         default: break
+        }
+    }
+
+    /// What was agreed with a client whose TLS ends here, while a question is open.
+    var tlsFacts: TLSFacts? {
+        switch self {
+        case .routing(let phase): phase.tlsFacts
+        default: nil
         }
     }
 
@@ -138,6 +150,7 @@ enum Phase: ~Copyable {
         case .recovering(let phase): phase.failure.closeReason
         case .finishing(let phase): phase.reason
         case .closed(let reason): reason
+        case .greeting: nil
         case .routing: nil
         case .dialing: nil
         case .relaying: nil
@@ -147,12 +160,80 @@ enum Phase: ~Copyable {
     /// When the connection wants to be woken: the phase's one deadline, in monotonic milliseconds.
     var deadline: Int64? {
         switch self {
+        case .greeting(let phase): phase.deadline
         case .routing(let phase): phase.deadline
         case .dialing(let phase): phase.deadline
         case .recovering: nil
         case .relaying(let phase): phase.deadline
         case .finishing(let phase): phase.deadline
         case .closed: nil
+        }
+    }
+}
+
+/// What a question is about, beside the bytes it carries.
+struct QuestionSubject {
+    /// Why it is asked.
+    let event: Event
+    /// The router's own, from an earlier verdict.
+    let state: [UInt8]?
+    /// What has been read of the ClientHello of a client that speaks TLS through us.
+    let hello: ClientHelloReader?
+    /// The name that a client whose TLS ends here has asked for.
+    let serverName: String?
+}
+
+// MARK: - Greeting
+
+/// The TLS handshake with the client. Nobody is asked before it is done.
+struct Greeting: ~Copyable {
+    private var client: Transport
+    private let milliseconds: Int
+    let deadline: Int64
+
+    init(client: consuming Transport, _ around: borrowing Surroundings) {
+        self.client = client
+        milliseconds = min(Limits.handshakeMilliseconds, around.settings.verdictTimeoutMilliseconds)
+        deadline = around.now + Int64(milliseconds)
+    }
+
+    consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch event {
+        case .ready(_, let readiness):
+            client.note(readiness)
+            return proceed(&facts, &around)
+        case .resume: return proceed(&facts, &around)
+        case .deadline:
+            if around.now < deadline { return .greeting(self) }
+            around.effects.remark = "no TLS handshake within \(milliseconds) ms"
+            return .closed(.clientTLS)
+        case .close(let reset):
+            if reset { client.resetOnClose() }
+            return .closed(.ordered)
+        case .stop: return .closed(.stopped)
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
+            return .greeting(self)
+        }
+    }
+
+    private consuming func proceed(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        switch client.handshake() {
+        case .done:
+            // What came right behind the handshake has been received with it.
+            return Routing(client: client, facts, around).proceed(&facts, &around)
+        case .waiting:
+            do throws(Errno) {
+                try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+            } catch {
+                around.effects.watchFailure = .overloaded
+            }
+            return .greeting(self)
+        case .failed(let failure):
+            // One that only looked whether somebody listens, or has changed its mind, has done nothing wrong.
+            if failure.errno == .connectionReset { return .closed(.clientLeft) }
+            around.effects.remark = "TLS handshake: \(failure)"
+            // It gets the alert that says why.
+            return Finishing.end(client, nil, .clientTLS, &facts, &around)
         }
     }
 }
@@ -187,9 +268,9 @@ struct Routing: ~Copyable {
     private var silentAt: Int64?
     private var verdictDeadline: Int64
 
-    init(client: consuming Transport, _ around: borrowing Surroundings) {
+    init(client: consuming Transport, _ facts: Facts, _ around: borrowing Surroundings) {
         self.client = client
-        verdictDeadline = around.now + Int64(around.settings.verdictTimeoutMilliseconds)
+        verdictDeadline = facts.acceptedAt / 1000 + Int64(around.settings.verdictTimeoutMilliseconds)
         if around.wantedEvents.contains(.silence) { silentAt = around.now + Int64(around.settings.silenceMilliseconds) }
     }
 
@@ -217,6 +298,10 @@ struct Routing: ~Copyable {
     }
 
     var clientSocket: Int32 { client.raw }
+    var tlsFacts: TLSFacts? { client.tlsFacts }
+    var subject: QuestionSubject {
+        QuestionSubject(event: event, state: state, hello: hello, serverName: client.serverName)
+    }
     fileprivate var count: Int { initial.count }
 
     consuming func handle(_ event: ConnectionEvent, _ facts: inout Facts, _ around: inout Surroundings) -> Phase {
@@ -230,6 +315,7 @@ struct Routing: ~Copyable {
         case .resume: return proceed(&facts, &around)
         case .verdict(let verdict):
             isAsked = false
+            facts.toldBefore = facts.bytesToClient &+ UInt64(outgoing.count)
             return carryOut(verdict, &facts, &around)
         case .takenFile(let verdict):
             isAsked = false
@@ -240,6 +326,7 @@ struct Routing: ~Copyable {
             return Finishing.send(file, verdict, client, outgoing.take(), &facts, &around)
         case .fileFailed(let verdict, let message):
             isAsked = false
+            facts.toldBefore = facts.bytesToClient &+ UInt64(outgoing.count)
             facts.decided("file", verdict.labels, around)
             let failure = RemoteFailure(kind: .file, message: message)
             return Recovering.ask(client, outgoing.take(), failure, byReset: false, retry: .impossible, &around)
@@ -343,7 +430,7 @@ struct Routing: ~Copyable {
 
     /// Reads on in the first message of a client that speaks TLS: each byte is looked at once, however often it is asked about.
     private mutating func readHello(_ around: borrowing Surroundings) {
-        guard initial.first == ClientHelloReader.firstByte else { return }
+        guard initial.first == ClientHelloReader.firstByte, client.isPlain else { return }
         var reader = hello ?? ClientHelloReader(bytesMax: around.settings.maxInitialBytes)
         withInitial { _ = reader.read($0) }
         hello = reader
@@ -426,8 +513,10 @@ struct Routing: ~Copyable {
 /// Connects to the verdict's remotes, in order, until one stands.
 struct Dialing: ~Copyable {
     fileprivate var client: Transport
-    /// What the remote is sent first.
+    /// What the remote is sent first, with the connect if it can be.
     private var toRemote: Buffer?
+    /// The same for a remote that has to hear something else before: a PROXY header, a TLS handshake.
+    private var toRemoteLater: Buffer?
     /// How many bytes that was before a near remote took some.
     private let toRemoteCount: Int
     /// What the client is sent ahead of anything from the remote.
@@ -435,8 +524,10 @@ struct Dialing: ~Copyable {
     private let verdict: RemoteVerdict
     private var tried: [ErrorQuestion.Attempt] = []
     private var nextRemote = 0
-    /// Nil while a name is being resolved.
+    /// Nil while a name is being resolved, and once a remote is connected.
     private var dialer: Dialer?
+    /// The remote that is connected and shakes hands.
+    private var securing: Transport?
     private var remoteDeadline: Int64 = .max
 
     init(_ routing: consuming Routing, _ verdict: RemoteVerdict) {
@@ -450,7 +541,7 @@ struct Dialing: ~Copyable {
             if !initial.isEmpty { toRemote = consume initial }
         }
         toRemoteCount = toRemote.count
-        self.toRemote = toRemote
+        if verdict.isDirect { self.toRemote = toRemote } else { toRemoteLater = toRemote }
         var toClient = parts.outgoing.take()
         if verdict.replyBefore { toClient.append(verdict.reply) }
         self.toClient = toClient
@@ -469,7 +560,7 @@ struct Dialing: ~Copyable {
             bytes.append(data)
         }
         toRemoteCount = bytes.count
-        self.toRemote = bytes
+        if verdict.isDirect { self.toRemote = bytes } else { toRemoteLater = bytes }
         var reply = toClient
         if verdict.replyBefore { reply.append(verdict.reply) }
         self.toClient = reply
@@ -498,6 +589,10 @@ struct Dialing: ~Copyable {
             if readiness.contains(.error), client.takeError() != nil { return .closed(.clientReset) }
             return reply(&facts, &around) ? .dialing(self) : .closed(.clientReset)
         case .ready(let side, let readiness):
+            if securing != nil {
+                securing!.note(readiness)
+                return secure(&facts, &around)
+            }
             guard dialer != nil else { return .dialing(self) }
             let progress = dialer!.ready(side, readiness, &toRemote, around)
             return advanced(progress, &facts, &around)
@@ -507,7 +602,8 @@ struct Dialing: ~Copyable {
             return failed(.dns, why, nil, &facts, &around)
         case .deadline:
             if around.now >= remoteDeadline {
-                return failed(.connectTimeout, "connect timed out", .timedOut, &facts, &around)
+                let what = securing == nil ? "connect" : "TLS handshake"
+                return failed(.connectTimeout, "\(what) timed out", .timedOut, &facts, &around)
             }
             guard dialer != nil else { return .dialing(self) }
             let progress = dialer!.advance(&toRemote, around)
@@ -565,13 +661,8 @@ struct Dialing: ~Copyable {
         switch consume progress {
         case .pending: return .dialing(self)
         case .connected(let remote):
-            facts.connectedAt = around.nowMicroseconds
-            facts.bytesToRemote = UInt64(toRemoteCount - toRemote.count)
-            if !verdict.replyBefore { toClient.append(verdict.reply) }
-            let relaying = Relaying(
-                client: client, remote: remote, toRemote: toRemote.take(), toClient: toClient.take(),
-                inactivityMilliseconds: verdict.inactivityTimeoutMilliseconds, around)
-            return relaying.run(&facts, &around)
+            dialer = nil
+            return introduce(remote, &facts, &around)
         case .failed(let error):
             let kind: ErrorQuestion.Failure =
                 switch error {
@@ -587,22 +678,84 @@ struct Dialing: ~Copyable {
         }
     }
 
+    /// What the remote is to hear before the client's bytes: whose connection this is, and TLS.
+    private consuming func introduce(
+        _ connected: consuming Transport, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        var remote = connected
+        var first: Buffer?
+        if let version = verdict.proxyProtocol {
+            first.append(
+                ProxyHeader.bytes(
+                    version: version, client: facts.client.endpoint,
+                    local: (try? Socket.localAddress(client.raw))?.endpoint, tls: client.tlsFacts))
+        }
+        guard let arguments = verdict.tls else {
+            first.append(toRemoteLater.take())
+            return relay(remote, first.take() ?? toRemote.take(), &facts, &around)
+        }
+        do throws(Errno) {
+            // It goes ahead of TLS. A socket that has just been connected takes so little whole.
+            if first != nil { _ = try remote.write(&first) }
+        } catch {
+            return failed(.reset, "\(error)", error, &facts, &around)
+        }
+        do throws(TLSFailure) {
+            remote.speak(try around.session(with: verdict.remotes[nextRemote - 1], arguments, socket: remote.raw))
+        } catch {
+            return failed(.tls, error.message, nil, &facts, &around)
+        }
+        securing = consume remote
+        return secure(&facts, &around)
+    }
+
+    /// Goes on with the remote's TLS handshake.
+    private consuming func secure(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        guard var remote = securing.take() else { return .dialing(self) }
+        switch remote.handshake() {
+        case .done: return relay(remote, toRemoteLater.take(), &facts, &around)
+        case .waiting:
+            do throws(Errno) {
+                try remote.watch(around.poller, facts.token.with(kind: TokenKind.remote))
+            } catch {
+                around.effects.watchFailure = .overloaded
+            }
+            securing = consume remote
+            return .dialing(self)
+        case .failed(let failure): return failed(.tls, failure.message, nil, &facts, &around)
+        }
+    }
+
+    private consuming func relay(
+        _ remote: consuming Transport, _ first: consuming Buffer?, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        facts.connectedAt = around.nowMicroseconds
+        // What a near remote took with the connect; the flow counts the rest.
+        facts.bytesToRemote = verdict.isDirect ? UInt64(max(0, toRemoteCount - first.count)) : 0
+        if !verdict.replyBefore { toClient.append(verdict.reply) }
+        let relaying = Relaying(
+            client: client, remote: remote, toRemote: first, toClient: toClient.take(),
+            inactivityMilliseconds: verdict.inactivityTimeoutMilliseconds, around)
+        return relaying.run(&facts, &around)
+    }
+
     /// This remote will not do: the next one, or the router's word on it.
     private consuming func failed(
         _ kind: ErrorQuestion.Failure, _ why: String, _ error: Errno?, _ facts: inout Facts,
         _ around: inout Surroundings
     ) -> Phase {
         let remote = verdict.remotes[nextRemote - 1]
-        let message = "connect to \(remote): \(why)"
+        let message = kind == .tls ? "TLS with \(remote): \(why)" : "connect to \(remote): \(why)"
         // Failover may go round often; a question's line tells of as many as one verdict can name.
         if tried.count == Limits.remotesMax { tried.removeFirst() }
         tried.append(.init(remote: remote, failure: kind, message: message))
         dialer = nil
+        securing = nil
         if nextRemote < verdict.remotes.count { return dialNext(&facts, &around) }
         let failure = RemoteFailure(kind: kind, message: message, errno: error, remote: remote, attempts: tried)
         return Recovering.ask(
             client, toClient.take(), failure, byReset: false,
-            retry: Recovering.Retry(isPossible: true, bytes: toRemote.take()), &around)
+            retry: Recovering.Retry(isPossible: true, bytes: toRemote.take() ?? toRemoteLater.take()), &around)
     }
 }
 
@@ -647,8 +800,9 @@ struct Recovering: ~Copyable {
             }
             return .recovering(self)
         case .errorAnswer(.close(let bytes)):
-            // After a byte to the client an error page would be garbage in the middle of an answer.
-            if facts.bytesToClient == 0, outgoing == nil {
+            // After a byte of the answer an error page would be garbage in the middle of it. What the client was told while
+            // nothing was decided is no part of that: SOCKS5 says only now whether it worked.
+            if facts.bytesToClient &+ UInt64(outgoing.count) <= facts.toldBefore {
                 outgoing.append(bytes)
                 return Finishing.end(client, outgoing.take(), reason, &facts, &around)
             }
@@ -724,8 +878,12 @@ struct Relaying: ~Copyable {
         remoteSpokeAt = around.now
     }
 
-    /// For a remote that stands: its silence. For one that is gone: the client's patience with what it said before.
+    private var isSettled: Bool { client.isSettled && remote.isSettled }
+
+    /// For a remote that stands: its silence. For one that is gone: the client's patience with what it said before. When both
+    /// have ended: the patience of those who take what is left.
     var deadline: Int64? {
+        if endPassedToClient, endPassedToRemote { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
         if deafness != .none { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
         // A remote that has ended its side in order is not silent: it has said all.
         return toClient.hasEnded ? nil : inactivityMilliseconds.map { remoteSpokeAt + Int64($0) }
@@ -748,6 +906,11 @@ struct Relaying: ~Copyable {
             // While the client does not take what the remote has said, the remote is not silent.
             if toClient.holdsBytes, deafness == .none { remoteSpokeAt = around.now }
             guard let deadline, around.now >= deadline else { return .relaying(self) }
+            if endPassedToClient, endPassedToRemote {
+                client.resetOnClose()
+                remote.resetOnClose()
+                return .closed(.stalled)
+            }
             if deafness != .none {
                 client.resetOnClose()
                 return .closed(.stalled)
@@ -784,12 +947,18 @@ struct Relaying: ~Copyable {
 
         switch downward {
         case .sourceFailed(let error):
-            return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
+            let failure = remote.failure
+            return remoteFailed(
+                failure?.errno == .protocolError ? .tls : .reset, failure?.message ?? "\(error)", error, byReset: true, &facts,
+                &around)
         case .targetFailed: return clientFailed()
         case .waiting, .moreToDo, .finished: break
         }
         switch upward {
-        case .sourceFailed: return clientFailed()
+        case .sourceFailed:
+            // Many who have the whole answer leave without a close_notify: nobody waits for more of them.
+            if client.failure?.isTruncation == true, endPassedToClient, client.isSettled { return .closed(.done) }
+            return clientFailed()
         case .targetFailed(let error): deafness = Deafness(error)
         case .waiting, .moreToDo, .finished: break
         }
@@ -797,15 +966,18 @@ struct Relaying: ~Copyable {
             switch deafness {
             case .reset(let error): return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
             case .ended: return Finishing.end(client, nil, .done, &facts, &around)
-            case .none: if upward == .finished { return .closed(.done) }
+            // TLS may have to wait for a socket that is full; a plain one's bytes are the kernel's already.
+            case .none: if upward == .finished, isSettled { return .closed(.done) }
             }
         }
         if downward == .finished, !endPassedToClient {
             endPassedToClient = true
+            remoteSpokeAt = around.now
             client.endWriting()
         }
         if upward == .finished, !endPassedToRemote {
             endPassedToRemote = true
+            remoteSpokeAt = around.now
             remote.endWriting()
         }
         if downward == .moreToDo || upward == .moreToDo { around.effects.moreToDo = true }
@@ -833,7 +1005,7 @@ struct Relaying: ~Copyable {
         let failure = RemoteFailure(kind: kind, message: "\(name): \(why)", errno: error, remote: facts.remote)
         // It must not take what it got for the whole, should it still listen.
         remote.resetOnClose()
-        if facts.bytesToClient > 0, byReset {
+        if facts.bytesToClient > facts.toldBefore, byReset {
             around.effects.remark = failure.message
             client.resetOnClose()
             return .closed(failure.closeReason)
@@ -939,6 +1111,10 @@ struct Finishing: ~Copyable {
                 }
                 file = nil
                 client.endWriting()
+                guard client.isSettled else {
+                    try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
+                    return .finishing(self)
+                }
                 stage = .lingering
                 deadline = around.now + Int64(Limits.lingerMilliseconds)
                 lingerEnd = around.now + Int64(Limits.lingerTotalMilliseconds)
@@ -980,7 +1156,7 @@ struct Finishing: ~Copyable {
                 return false
             }
             let share = Int(min(remaining, UInt64(budget)))
-            switch try client.send(file!, offset: &offset, count: share) {
+            switch try client.send(file!, offset: &offset, count: share, around.pools) {
             case .moved(let count):
                 facts.bytesToClient &+= UInt64(count)
                 remaining -= min(UInt64(count), remaining)

@@ -22,7 +22,8 @@ struct RemoteFailure {
         case .connectTimeout: .connectTimeout
         case .inactivityTimeout: .inactivityTimeout
         case .dns: .dns
-        case .tls, .connectFailed: .connectFailed
+        case .tls: .remoteTLS
+        case .connectFailed: .connectFailed
         case .loop: .loop
         case .reset: .remoteReset
         case .file: .fileFailed
@@ -38,6 +39,11 @@ extension RemoteFailure {
         case .notRegular: self.init(kind: .file, message: "file \(name): not a regular file")
         }
     }
+}
+
+extension RemoteVerdict {
+    /// Whether the client's bytes are the first thing that the remote hears.
+    var isDirect: Bool { tls == nil && proxyProtocol == nil }
 }
 
 extension SocketAddress {

@@ -5,6 +5,7 @@ import Config
 import Linux
 import Reactor
 import RouterProtocol
+import TLS
 
 /// The facts of one connection, gathered from accept to close.
 struct Facts {
@@ -28,6 +29,8 @@ struct Facts {
     var attempts = 0
     var bytesToRemote: UInt64 = 0
     var bytesToClient: UInt64 = 0
+    /// As many of them were said while nothing was decided: they are no part of the answer.
+    var toldBefore: UInt64 = 0
     var note: String?
     var tags: [String] = []
     /// The canary failed it: from now on the main router decides.
@@ -53,6 +56,8 @@ struct Surroundings: ~Copyable {
     /// What the router that decides wants to be asked about besides bytes.
     var wantedEvents = EventSet()
     let settings: Settings
+    /// TLS towards remotes, by the arguments that verdicts have given.
+    let remoteTLS = RemoteTLSCache()
     /// Where this tproxy listens: a remote among these would be ourselves.
     let ownAddresses: [SocketAddress]
     /// What the connection that is handling an event wants done after it.
@@ -62,6 +67,14 @@ struct Surroundings: ~Copyable {
 
     /// The same in milliseconds, as deadlines are given.
     var now: Int64 { nowMicroseconds / 1000 }
+
+    /// Begins TLS with a remote.
+    func session(
+        with remote: Endpoint, _ arguments: TLSArguments, socket: Int32
+    ) throws(TLSFailure) -> TLSSession {
+        try TLSSession(
+            remote: try remoteTLS.find(arguments), host: remote, socket: socket, wire: pools.wire)
+    }
 }
 
 /// What a connection asks the worker to do, performed by the worker in one place after each event.

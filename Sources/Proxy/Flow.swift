@@ -78,6 +78,13 @@ struct Flow: ~Copyable {
                     return outcome
                 }
             case .splicing(let smallMoves):
+                guard source.isPlain, target.isPlain else {
+                    // Records are made and opened in our memory: only kernel TLS could splice.
+                    if let outcome = copy(Pools.secureBytes, from: &source, to: &target, &pools, &budget) {
+                        return outcome
+                    }
+                    continue
+                }
                 guard let pipe = pools.lendPipe() else {
                     // None to be had: larger reads, and the next turn asks again.
                     if let outcome = copy(Pools.largeBytes, from: &source, to: &target, &pools, &budget) {

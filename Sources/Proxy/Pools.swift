@@ -4,6 +4,7 @@ import Config
 import Glibc
 import Linux
 import SystemPackage
+import TLS
 
 /// A block of memory that holds the bytes between `start` and `end`. Its owner frees it by dropping it;
 /// giving it back to the pool is only faster.
@@ -76,9 +77,13 @@ import SystemPackage
     static let messageBytes = 16_384
     /// What a large flow reads when there is no pipe for it. A blocked target costs at most this.
     static let largeBytes = 65_536
+    /// What a large flow reads when one of its ends speaks TLS: what is encrypted in one go.
+    static let secureBytes = 131_072
 
     /// Memory for bytes that are looked at and copied on at once: never kept over an event.
     let scratch: UnsafeMutableRawBufferPointer
+    /// Memory for ciphertext, backed by the kernel only where TLS is spoken.
+    let wire = TLSWire()
 
     private var idlePipes: [(read: Int32, write: Int32)] = []
     private let lent = LentCount()
@@ -179,6 +184,16 @@ extension Optional where Wrapped == Buffer {
         switch self {
         case .some(let buffer): unsafe buffer.bytes.first
         case .none: nil
+        }
+    }
+
+    /// Adds another buffer's bytes, if there are any; an empty one becomes the other.
+    mutating func append(_ more: consuming Buffer?) {
+        guard let more else { return }
+        if self.count == 0 {
+            self = consume more
+        } else {
+            unsafe append(more.bytes)
         }
     }
 

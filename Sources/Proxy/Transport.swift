@@ -1,9 +1,11 @@
-// How we talk to one peer: a non-blocking socket and what is known of its readiness. TLS joins here.
+// How we talk to one peer: a non-blocking socket, what is known of its readiness, and TLS if it is spoken.
 
 import Config
 import Linux
 import Reactor
+import RouterProtocol
 import SystemPackage
+import TLS
 
 /// One side of a connection.
 ///
@@ -25,6 +27,10 @@ import SystemPackage
     private var watched: Readiness = []
     /// Whether the kernel still has to say that the connection stands.
     private(set) var isConnecting: Bool
+    /// Nil for a plain peer. Kernel TLS would be a third kind: bytes as TLS says, but spliced.
+    private var tls: TLSSession?
+    /// Our end is to follow what TLS still has to send.
+    private var endsWhenSettled = false
 
     /// Takes over a connected socket (`isConnecting: false`) or one whose connect is under way.
     init(_ descriptor: consuming Descriptor, isConnecting: Bool = false) {
@@ -51,6 +57,7 @@ import SystemPackage
         if !readiness.isDisjoint(with: [.readable, .peerEnded, .hangUp, .error]) { mayRead = true }
         if !readiness.isDisjoint(with: [.writable, .hangUp, .error]) { mayWrite = true }
         if !readiness.isDisjoint(with: [.peerEnded, .hangUp, .error]) { peerEnded = true }
+        if tls != nil { noteTLS() }
     }
 
     /// Has epoll watch for what is to be watched now; costs a call only when that has changed.
@@ -79,6 +86,12 @@ import SystemPackage
     /// Reads into `memory`. A short read is taken for the end of what has arrived, unless the peer has ended.
     @inline(__always)
     mutating func read(into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
+        if tls != nil { return try unsafe readTLS(into: memory, count: count) }
+        return try unsafe readPlain(into: memory, count: count)
+    }
+
+    @inline(__always)
+    private mutating func readPlain(into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
         let result = try unsafe Socket.receive(raw, into: memory, count: count)
         switch result {
         case .moved(let moved): if moved < count && !peerEnded { mayRead = false }
@@ -92,6 +105,7 @@ import SystemPackage
     /// Writes from `memory`; less than `count` means that the socket is full.
     @inline(__always)
     mutating func write(from memory: UnsafeRawPointer, count: Int) throws(Errno) -> Transfer {
+        if tls != nil { return try unsafe writeTLS(from: memory, count: count) }
         let result = try unsafe Socket.send(raw, from: memory, count: count)
         switch result {
         case .moved(let moved):
@@ -125,7 +139,7 @@ import SystemPackage
         return result
     }
 
-    /// Moves what has arrived into an empty pipe.
+    /// Moves what has arrived into an empty pipe; for plain peers only.
     mutating func splice(into pipe: inout LentPipe, count: Int) throws(Errno) -> Transfer {
         let result = try Splice.move(from: raw, to: pipe.write, count: count)
         switch result {
@@ -136,7 +150,7 @@ import SystemPackage
         return result
     }
 
-    /// Moves what a pipe holds into the socket.
+    /// Moves what a pipe holds into the socket; for plain peers only.
     mutating func splice(from pipe: inout LentPipe) throws(Errno) -> Transfer {
         let result = try Splice.move(from: pipe.read, to: raw, count: pipe.count)
         switch result {
@@ -147,20 +161,29 @@ import SystemPackage
     }
 
     /// Sends a part of a file; `.endOfStream` means that the file is shorter than it was.
-    mutating func send(_ file: borrowing RegularFile, offset: inout UInt64, count: Int) throws(Errno) -> Transfer {
+    mutating func send(
+        _ file: borrowing RegularFile, offset: inout UInt64, count: Int, _ pools: borrowing Pools
+    ) throws(Errno) -> Transfer {
+        if tls != nil { return try sendTLS(file, offset: &offset, count: count, pools) }
         let result = try Splice.sendFile(file.descriptor, to: raw, offset: &offset, count: count)
         if case .wouldBlock = result { blocked() }
         return result
     }
 
-    /// Reads and throws away.
+    /// Reads and throws away; what TLS makes of it is of no interest any more.
     mutating func discard(_ pools: borrowing Pools) throws(Errno) -> Transfer {
         guard let base = unsafe pools.scratch.baseAddress else { return .wouldBlock }
-        return try unsafe read(into: base, count: pools.scratch.count)
+        return try unsafe readPlain(into: base, count: pools.scratch.count)
     }
 
-    /// Ends our side. What an already broken connection says to that comes back from the next read.
+    /// Ends our side, once TLS has sent what it has. What an already broken connection says to that comes back from the
+    /// next read.
     mutating func endWriting() {
+        if tls != nil {
+            tls!.endWriting()
+            endsWhenSettled = true
+            return wroteTLS()
+        }
         try? Socket.endWriting(raw)
     }
 
@@ -180,5 +203,137 @@ import SystemPackage
     private mutating func blocked() {
         mayWrite = false
         hasBlocked = true
+    }
+}
+
+// MARK: - TLS
+
+/// The same reads and writes, with records in between. What has been encrypted and not sent waits in the session and leaves when
+/// the socket is writable again, whatever phase the connection is in by then.
+extension Transport {
+    /// Whether bytes go as they are, so that the kernel can move them.
+    var isPlain: Bool {
+        switch tls {
+        case .none: true
+        case .some: false
+        }
+    }
+
+    /// Whether all that was written is in the kernel's hands.
+    var isSettled: Bool {
+        switch tls {
+        case .none: true
+        case .some(let session): !session.holdsCiphertext
+        }
+    }
+
+    /// Whether a read may bring something that the socket has given already.
+    private var holdsMore: Bool {
+        switch tls {
+        case .none: false
+        case .some(let session): session.mayHoldMore
+        }
+    }
+
+    /// Why TLS ended, if it did: more than an errno says.
+    var failure: TLSFailure? {
+        switch tls {
+        case .none: nil
+        case .some(let session): session.failure
+        }
+    }
+
+    /// What was agreed with the peer, nil for a plain one.
+    var tlsFacts: TLSFacts? {
+        switch tls {
+        case .none: nil
+        case .some(let session): session.facts()
+        }
+    }
+
+    /// The name a TLS client has asked for.
+    var serverName: String? {
+        switch tls {
+        case .none: nil
+        case .some(let session): session.serverName
+        }
+    }
+
+    /// Speaks TLS from now on; the handshake comes first.
+    mutating func speak(_ session: consuming TLSSession) {
+        tls = consume session
+        mayRead = true
+        noteTLS()
+    }
+
+    /// Goes on with the handshake of a TLS peer.
+    mutating func handshake() -> TLSSession.Handshake {
+        guard tls != nil else { return .done }
+        let result = tls!.handshake()
+        mayRead = holdsMore
+        wroteTLS()
+        return result
+    }
+
+    /// The kernel has reported something about a TLS peer's socket.
+    private mutating func noteTLS() {
+        if mayRead { tls!.becameReadable() }
+        if peerEnded { tls!.peerEnded() }
+        guard mayWrite, !isSettled || endsWhenSettled else { return }
+        // What is wrong comes back from the next read or write.
+        _ = try? tls!.flush()
+        wroteTLS()
+    }
+
+    private mutating func readTLS(into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
+        let result: Transfer
+        do throws(TLSFailure) {
+            result = try unsafe tls!.read(into: memory, count: count)
+        } catch {
+            throw error.errno
+        }
+        switch result {
+        case .moved: mayRead = holdsMore
+        case .wouldBlock: mayRead = false
+        case .endOfStream: (peerEnded, hasEnded) = (true, true)
+        }
+        // Reading may have made TLS answer.
+        wroteTLS()
+        return result
+    }
+
+    private mutating func writeTLS(from memory: UnsafeRawPointer, count: Int) throws(Errno) -> Transfer {
+        do throws(TLSFailure) {
+            let result = try unsafe tls!.write(from: memory, count: count)
+            wroteTLS()
+            return result
+        } catch {
+            throw error.errno
+        }
+    }
+
+    /// A part of a file, read and encrypted: sendfile's twin. `.endOfStream` means that the file is shorter than it was.
+    private mutating func sendTLS(
+        _ file: borrowing RegularFile, offset: inout UInt64, count: Int, _ pools: borrowing Pools
+    ) throws(Errno) -> Transfer {
+        guard let memory = unsafe pools.scratch.baseAddress, mayWrite else { return .wouldBlock }
+        let wanted = unsafe min(count, pools.scratch.count)
+        switch try unsafe file.read(into: memory, count: wanted, at: offset) {
+        case .moved(let read):
+            let result = try unsafe writeTLS(from: memory, count: read)
+            if case .moved(let taken) = result { offset &+= UInt64(taken) }
+            return result
+        case .wouldBlock, .endOfStream: return .endOfStream
+        }
+    }
+
+    /// Something may have been written: the rest waits for the socket, and our end for the rest.
+    private mutating func wroteTLS() {
+        if !isSettled {
+            blocked()
+        } else if endsWhenSettled {
+            endsWhenSettled = false
+            try? Socket.endWriting(raw)
+        }
     }
 }

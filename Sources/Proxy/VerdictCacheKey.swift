@@ -14,6 +14,8 @@ struct CacheSubject {
     var client: SocketAddress
     /// Read from the bytes that are lent with it; nil unless it is complete.
     var hello: ClientHello?
+    /// The name that a client whose TLS ends here has asked for.
+    var serverName: String?
 }
 
 /// One set of parts is one kind of key. Its bytes: the kind, the listener, then those it has of client, host and sni, each
@@ -78,7 +80,11 @@ struct CacheKey: Hashable {
         }
         if kind.contains(.sni) {
             let start = beginPart()
-            guard let hello = subject.hello, hello.appendServerName(to: &bytes, in: data) else { return false }
+            if let name = subject.serverName {
+                bytes.append(contentsOf: name.utf8)
+            } else {
+                guard let hello = subject.hello, hello.appendServerName(to: &bytes, in: data) else { return false }
+            }
             bytes.lowerLetters(from: start)
             endPart(start)
         }

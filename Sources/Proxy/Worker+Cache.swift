@@ -15,9 +15,10 @@ extension Worker {
         guard cache.count > 0 else { return nil }
         let facts = connections[slot].facts
         var hit: VerdictCache.Hit?
-        connections[slot].phase.withQuestion { _, data, state, hello in
-            guard state == nil else { return }
-            let subject = CacheSubject(listener: facts.listener, client: facts.client, hello: hello?.hello)
+        connections[slot].phase.withQuestion { asked, data in
+            guard asked.state == nil else { return }
+            let subject = CacheSubject(
+                listener: facts.listener, client: facts.client, hello: asked.hello?.hello, serverName: asked.serverName)
             hit = cache.find(subject, data: data, now: now)
         }
         guard let hit else { return nil }
@@ -32,9 +33,10 @@ extension Worker {
         let facts = connections[slot].facts
         let epoch = connections[slot].cacheEpoch
         var entry: CacheEntryID?
-        connections[slot].phase.withQuestion { _, data, state, hello in
-            guard state == nil else { return }
-            let subject = CacheSubject(listener: facts.listener, client: facts.client, hello: hello?.hello)
+        connections[slot].phase.withQuestion { asked, data in
+            guard asked.state == nil else { return }
+            let subject = CacheSubject(
+                listener: facts.listener, client: facts.client, hello: asked.hello?.hello, serverName: asked.serverName)
             entry = cache.keep(verdict, subject, data: data, askedIn: epoch, now: now)
         }
         connections[slot].cacheEntry = entry

@@ -175,12 +175,14 @@ extension Worker {
         switch question.kind {
         case .proxy:
             let local = acceptor.local(facts.listener) { connections[token.slot].phase.clientSocket }
-            connections[token.slot].phase.withQuestion { event, data, state, hello in
+            let tls = connections[token.slot].phase.tlsFacts
+            connections[token.slot].phase.withQuestion { asked, data in
                 let message = RouterProtocol.Question(
-                    id: question.id, connection: id(facts), event: event, client: client, local: local,
-                    listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline, state: state)
-                let told = hello.map { ClientHelloFacts($0, data) }
-                links[slot].write { message.append(to: &$0, data: data, clientHello: told) }
+                    id: question.id, connection: id(facts), event: asked.event, client: client, local: local,
+                    listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline,
+                    state: asked.state)
+                let told = asked.hello.map { ClientHelloFacts($0, data) }
+                links[slot].write { message.append(to: &$0, data: data, clientHello: told, tls: tls) }
             }
         case .proxyError:
             guard let failure = connections[token.slot].phase.failure else { return }

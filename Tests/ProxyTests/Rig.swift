@@ -80,7 +80,7 @@ final class Rig {
 
     var questionBytes: String {
         var text = ""
-        connections[slot].phase.withQuestion { _, data, _, _ in
+        connections[slot].phase.withQuestion { _, data in
             var bytes: [UInt8] = []
             for index in 0..<data.count { bytes.append(data[index]) }
             text = String(decoding: bytes, as: UTF8.self)
@@ -90,13 +90,14 @@ final class Rig {
 
     var questionEvent: Event? {
         var event: Event?
-        connections[slot].phase.withQuestion { asked, _, _, _ in event = asked }
+        connections[slot].phase.withQuestion { asked, _ in event = asked.event }
         return event
     }
 
     var questionState: String? {
         var text: String?
-        connections[slot].phase.withQuestion { _, _, state, _ in
+        connections[slot].phase.withQuestion { asked, _ in
+            let state = asked.state
             text = state.map { String(decoding: $0, as: UTF8.self) }
         }
         return text
