@@ -51,6 +51,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case loop
     /// No byte from the remote for the verdict's `inactivity_timeout`.
     case inactivityTimeout = "inactivity_timeout"
+    /// A rewriter died, closed without `stream_end`, or did not dial back.
+    case rewriteAborted = "rewrite_aborted"
     /// The client did not take the last bytes we had for it.
     case stalled
     /// The worker stopped.

@@ -9,11 +9,13 @@ import SystemPackage
 import TLS
 
 /// Which socket of a connection an event is about.
-enum Side {
+enum Side: Equatable {
     case client
     case remote
     /// A second address of the remote, tried beside the first.
     case racer
+    /// The socket of a direction's rewriter.
+    case rewriter(StreamDirection)
 }
 
 /// What can happen to a connection.
@@ -33,6 +35,14 @@ enum ConnectionEvent {
     case names([SocketAddress])
     case namesFailed(String)
     case deadline
+    /// The rewriter of a direction has dialled back, and its socket is in `Surroundings.arrivedStream`.
+    case streamArrived(StreamDirection)
+    /// The end of its bytes, whenever it comes, is meant.
+    case streamEnded(StreamDirection)
+    /// It wants no more of the source's bytes.
+    case streamDetached(StreamDirection)
+    /// The direction cannot be rewritten, or not to its end.
+    case streamFailed(StreamDirection, StreamFailure)
     /// A router wants it ended.
     case close(reset: Bool)
     /// The worker ends at once.
@@ -211,7 +221,8 @@ struct Greeting: ~Copyable {
             if reset { client.resetOnClose() }
             return .closed(.ordered)
         case .stop: return .closed(.stopped)
-        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed, .streamArrived,
+            .streamEnded, .streamDetached, .streamFailed:
             return .greeting(self)
         }
     }
@@ -348,7 +359,8 @@ struct Routing: ~Copyable {
             if isAsked { around.effects.asking = .withdraw }
             return Finishing.end(client, outgoing.take(), .ordered, reset: reset, &facts, &around)
         case .stop: return .closed(.stopped)
-        case .errorAnswer, .names, .namesFailed: return .routing(self)
+        case .errorAnswer, .names, .namesFailed, .streamArrived, .streamEnded, .streamDetached, .streamFailed:
+            return .routing(self)
         }
     }
 
@@ -358,7 +370,9 @@ struct Routing: ~Copyable {
     ) -> Phase {
         if let fallback = around.settings.fallback, reason.isForFallback {
             facts.decided("fallback", Labels(), around)
-            return Dialing(self, RemoteVerdict(remotes: [fallback])).start(&facts, &around)
+            var verdict = RemoteVerdict(remotes: [fallback])
+            verdict.rewrite = []
+            return Dialing(self, verdict).start(&facts, &around)
         }
         return Finishing.end(client, outgoing.take(), reason, &facts, &around)
     }
@@ -611,7 +625,9 @@ struct Dialing: ~Copyable {
         case .close(let reset):
             return Finishing.end(client, toClient.take(), .ordered, reset: reset, &facts, &around)
         case .stop: return .closed(.stopped)
-        case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed: return .dialing(self)
+        case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .streamArrived, .streamEnded,
+            .streamDetached, .streamFailed:
+            return .dialing(self)
         }
     }
 
@@ -734,8 +750,8 @@ struct Dialing: ~Copyable {
         facts.bytesToRemote = verdict.isDirect ? UInt64(max(0, toRemoteCount - first.count)) : 0
         if !verdict.replyBefore { toClient.append(verdict.reply) }
         let relaying = Relaying(
-            client: client, remote: remote, toRemote: first, toClient: toClient.take(),
-            inactivityMilliseconds: verdict.inactivityTimeoutMilliseconds, around)
+            client: client, remote: remote, toRemote: first, toClient: toClient.take(), verdict, facts,
+            &around)
         return relaying.run(&facts, &around)
     }
 
@@ -814,7 +830,8 @@ struct Recovering: ~Copyable {
         case .stop: return .closed(.stopped)
         case .errorAnswer(.none): return giveUp(&facts, &around)
         case .routerFailed: return giveUp(&facts, &around)
-        case .ready, .resume, .verdict, .takenFile, .fileFailed, .names, .namesFailed, .deadline:
+        case .ready, .resume, .verdict, .takenFile, .fileFailed, .names, .namesFailed, .deadline, .streamArrived,
+            .streamEnded, .streamDetached, .streamFailed:
             return .recovering(self)
         }
     }
@@ -846,8 +863,8 @@ struct Recovering: ~Copyable {
 struct Relaying: ~Copyable {
     private var client: Transport
     private var remote: Transport
-    private var toRemote: Flow
-    private var toClient: Flow
+    private var toRemote: Direction
+    private var toClient: Direction
     private var endPassedToRemote = false
     private var endPassedToClient = false
     /// The remote takes nothing any more; what it said before is still delivered to the client.
@@ -866,15 +883,26 @@ struct Relaying: ~Copyable {
     /// When the remote last said something, in milliseconds.
     private var remoteSpokeAt: Int64
 
+    /// `toRemote` is what the remote gets before what the client says from now on, `toClient` what the client gets ahead of the
+    /// remote's first byte. The directions that are to be rewritten wait for their rewriters.
     fileprivate init(
         client: consuming Transport, remote: consuming Transport, toRemote: consuming Buffer?,
-        toClient: consuming Buffer?, inactivityMilliseconds: Int?, _ around: borrowing Surroundings
+        toClient: consuming Buffer?, _ verdict: RemoteVerdict, _ facts: Facts, _ around: inout Surroundings
     ) {
+        let rewritten = verdict.rewrite.intersection(facts.rewritten)
         self.client = client
         self.remote = remote
-        self.toRemote = Flow(startingWith: toRemote)
-        self.toClient = Flow(startingWith: toClient)
-        self.inactivityMilliseconds = inactivityMilliseconds
+        self.toRemote =
+            rewritten.contains(.toRemote)
+            ? Direction(rewriting: toRemote, ahead: nil) : Direction(startingWith: toRemote)
+        self.toClient =
+            rewritten.contains(.toClient)
+            ? Direction(rewriting: nil, ahead: toClient) : Direction(startingWith: toClient)
+        if !rewritten.isEmpty {
+            around.effects.streams = rewritten
+            around.effects.extra = verdict.extra
+        }
+        inactivityMilliseconds = verdict.inactivityTimeoutMilliseconds
         remoteSpokeAt = around.now
     }
 
@@ -895,6 +923,12 @@ struct Relaying: ~Copyable {
             client.note(readiness)
             // While the remote takes nothing nobody reads here, so the error is asked for.
             if readiness.contains(.error), client.takeError() != nil { return clientFailed() }
+            return run(&facts, &around)
+        case .ready(.rewriter(let direction), let readiness):
+            switch direction {
+            case .toRemote: toRemote.note(readiness)
+            case .toClient: toClient.note(readiness)
+            }
             return run(&facts, &around)
         case .ready(.remote, let readiness), .ready(.racer, let readiness):
             remote.note(readiness)
@@ -931,6 +965,31 @@ struct Relaying: ~Copyable {
             client.resetOnClose()
             remote.resetOnClose()
             return .closed(.stopped)
+        case .streamArrived(let direction):
+            guard let stream = around.arrivedStream.take() else { return .relaying(self) }
+            switch direction {
+            case .toRemote: toRemote.arrived(stream)
+            case .toClient: toClient.arrived(stream)
+            }
+            return run(&facts, &around)
+        case .streamEnded(let direction):
+            switch direction {
+            case .toRemote: toRemote.endSaid()
+            case .toClient: toClient.endSaid()
+            }
+            return run(&facts, &around)
+        case .streamDetached(let direction):
+            switch direction {
+            case .toRemote: toRemote.detaching()
+            case .toClient: toClient.detaching()
+            }
+            return run(&facts, &around)
+        case .streamFailed(_, let failure):
+            // A part of a stream must not look like the whole.
+            around.effects.remark = "rewriting: \(failure.words)"
+            client.resetOnClose()
+            remote.resetOnClose()
+            return .closed(.rewriteAborted)
         case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
             return .relaying(self)
         }
@@ -938,10 +997,12 @@ struct Relaying: ~Copyable {
 
     /// Moves what can be moved, and passes ends and resets on.
     fileprivate consuming func run(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
-        let before = (toRemote: toRemote.moved, toClient: toClient.moved)
-        let upward = deafness != .none ? .waiting : toRemote.pump(from: &client, to: &remote, &around.pools)
+        let before = (toRemote: toRemote.moved, toClient: toClient.moved, spoken: toClient.taken)
+        let wasRewritten = (toRemote: toRemote.isRewritten, toClient: toClient.isRewritten)
+        let upward: Direction.Outcome =
+            deafness != .none ? .waiting : toRemote.pump(from: &client, to: &remote, &around.pools)
         let downward = toClient.pump(from: &remote, to: &client, &around.pools)
-        if toClient.moved != before.toClient { remoteSpokeAt = around.now }
+        if toClient.taken != before.spoken { remoteSpokeAt = around.now }
         facts.bytesToRemote &+= toRemote.moved &- before.toRemote
         facts.bytesToClient &+= toClient.moved &- before.toClient
 
@@ -949,16 +1010,14 @@ struct Relaying: ~Copyable {
         case .sourceFailed(let error):
             let failure = remote.failure
             return remoteFailed(
-                failure?.errno == .protocolError ? .tls : .reset, failure?.message ?? "\(error)", error, byReset: true, &facts,
+                failure?.errno == .protocolError ? .tls : .reset, failure?.message ?? "\(error)", error, byReset: true,
+                &facts,
                 &around)
         case .targetFailed: return clientFailed()
         case .waiting, .moreToDo, .finished: break
         }
         switch upward {
-        case .sourceFailed:
-            // Many who have the whole answer leave without a close_notify: nobody waits for more of them.
-            if client.failure?.isTruncation == true, endPassedToClient, client.isSettled { return .closed(.done) }
-            return clientFailed()
+        case .sourceFailed: return clientFailed()
         case .targetFailed(let error): deafness = Deafness(error)
         case .waiting, .moreToDo, .finished: break
         }
@@ -966,34 +1025,70 @@ struct Relaying: ~Copyable {
             switch deafness {
             case .reset(let error): return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
             case .ended: return Finishing.end(client, nil, .done, &facts, &around)
-            // TLS may have to wait for a socket that is full; a plain one's bytes are the kernel's already.
-            case .none: if upward == .finished, isSettled { return .closed(.done) }
+            case .none:
+                if upward == .finished {
+                    // Closing ends a plain side. TLS says so first, and may have to wait for a socket that is full.
+                    if !client.isPlain { passEndToClient(around) }
+                    if !remote.isPlain { passEndToRemote(around) }
+                }
+                if upward == .finished, isSettled {
+                    // One whose bytes a rewriter has done without may still be sending: a reset would eat what it was told.
+                    return client.hasEnded ? .closed(.done) : Finishing.end(client, nil, .done, &facts, &around)
+                }
             }
         }
-        if downward == .finished, !endPassedToClient {
-            endPassedToClient = true
-            remoteSpokeAt = around.now
-            client.endWriting()
-        }
-        if upward == .finished, !endPassedToRemote {
-            endPassedToRemote = true
-            remoteSpokeAt = around.now
-            remote.endWriting()
-        }
+        if downward == .finished { passEndToClient(around) }
+        if upward == .finished { passEndToRemote(around) }
         if downward == .moreToDo || upward == .moreToDo { around.effects.moreToDo = true }
+        if wasRewritten.toRemote {
+            tend(.toRemote, left: !toRemote.isRewritten, toRemote.takeUnexplainedEnd(), &around)
+        }
+        if wasRewritten.toClient {
+            tend(.toClient, left: !toClient.isRewritten, toClient.takeUnexplainedEnd(), &around)
+        }
         do throws(Errno) {
             try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
             try remote.watch(around.poller, facts.token.with(kind: TokenKind.remote))
+            if wasRewritten.toRemote {
+                try toRemote.watch(around.poller, facts.token.with(kind: TokenKind.toRemoteRewriter))
+            }
+            if wasRewritten.toClient {
+                try toClient.watch(around.poller, facts.token.with(kind: TokenKind.toClientRewriter))
+            }
         } catch {
             around.effects.watchFailure = .overloaded
         }
         return .relaying(self)
     }
 
+    private mutating func passEndToClient(_ around: borrowing Surroundings) {
+        guard !endPassedToClient else { return }
+        endPassedToClient = true
+        remoteSpokeAt = around.now
+        client.endWriting()
+    }
+
+    private mutating func passEndToRemote(_ around: borrowing Surroundings) {
+        guard !endPassedToRemote else { return }
+        endPassedToRemote = true
+        remoteSpokeAt = around.now
+        remote.endWriting()
+    }
+
+    /// Tells the worker what has become of a rewriter.
+    private func tend(
+        _ direction: StreamDirection, left: Bool, _ endUnexplained: Bool, _ around: inout Surroundings
+    ) {
+        if left { around.effects.streamsOver.insert(StreamDirections(direction)) }
+        if endUnexplained { around.effects.endsUnexplained.insert(StreamDirections(direction)) }
+    }
+
     /// The client is gone: the remote must not take what it got for the whole.
     private consuming func clientFailed() -> Phase {
-        remote.resetOnClose()
-        return .closed(.clientReset)
+        if !endPassedToRemote { remote.resetOnClose() }
+        // Many who speak TLS are gone once they have the whole answer: they say no close_notify, or leave ours unread, which
+        // is a reset. Nothing has failed then.
+        return .closed(endPassedToClient && !client.isPlain ? .done : .clientReset)
     }
 
     /// The remote is gone or silent. Before the first byte to the client the router may still say something.
@@ -1090,7 +1185,8 @@ struct Finishing: ~Copyable {
             // What is left of a promised answer must not look like its end.
             if stage == .sending { client.resetOnClose() }
             return .closed(.stopped)
-        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed, .streamArrived,
+            .streamEnded, .streamDetached, .streamFailed:
             return .finishing(self)
         }
     }

@@ -35,6 +35,10 @@ struct Facts {
     var tags: [String] = []
     /// The canary failed it: from now on the main router decides.
     var avoidsCanary = false
+    /// The router whose verdict it goes by; nil for a kept one.
+    var decider: RouterID?
+    /// Which directions that router rewrites, or, for a kept verdict, those that decide now.
+    var rewritten: StreamDirections = []
     /// How many questions about failures were asked.
     var errorQuestions = 0
 
@@ -53,6 +57,8 @@ struct Surroundings: ~Copyable {
     var poller: Poller
     /// The file of the verdict that is being carried out, when it came as a descriptor.
     var takenFile: RegularFile?
+    /// The socket of the rewriter that has just arrived.
+    var arrivedStream: Descriptor?
     /// What the router that decides wants to be asked about besides bytes.
     var wantedEvents = EventSet()
     let settings: Settings
@@ -85,6 +91,14 @@ struct Effects {
     var asking = Asking.nothing
     /// Resolve this name; `.names` brings the addresses.
     var lookUp: String?
+    /// Have a router dial back for these directions, and tell it this.
+    var streams: StreamDirections = []
+    var extra: [UInt8]?
+    /// These directions go without a rewriter from now on.
+    var streamsOver: StreamDirections = []
+    /// Find out whether the end of these directions' rewriters was meant.
+    var endsUnexplained: StreamDirections = []
+    var concernsStreams: Bool { !(streams.isEmpty && streamsOver.isEmpty && endsUnexplained.isEmpty) }
     /// The turn's share is used up: send `.resume` in the next round.
     var moreToDo = false
     /// The kernel would not watch a descriptor: the connection cannot go on.

@@ -78,9 +78,9 @@ struct Flow: ~Copyable {
                     return outcome
                 }
             case .splicing(let smallMoves):
-                guard source.isPlain, target.isPlain else {
+                guard source.givesBySplice, target.isPlain else {
                     // Records are made and opened in our memory: only kernel TLS could splice.
-                    if let outcome = copy(Pools.secureBytes, from: &source, to: &target, &pools, &budget) {
+                    if let outcome = copy(Pools.copiedBytes, from: &source, to: &target, &pools, &budget) {
                         return outcome
                     }
                     continue
@@ -94,6 +94,16 @@ struct Flow: ~Copyable {
                 }
                 if let outcome = splice(through: pipe, from: &source, &pools, smallMoves) { return outcome }
             }
+        }
+    }
+
+    /// Gives the target what is in between, and reads nothing. `.finished`: nothing is left.
+    mutating func deliver(to target: inout Transport, _ pools: inout Pools) -> Outcome {
+        var budget = Limits.flowBytesPerTurn
+        return switch flush(to: &target, &pools, &budget) {
+        case .done: .finished
+        case .blocked: .waiting
+        case .failed(let error): .targetFailed(error)
         }
     }
 

@@ -77,8 +77,8 @@ import TLS
     static let messageBytes = 16_384
     /// What a large flow reads when there is no pipe for it. A blocked target costs at most this.
     static let largeBytes = 65_536
-    /// What a large flow reads when one of its ends speaks TLS: what is encrypted in one go.
-    static let secureBytes = 131_072
+    /// What a large flow reads when its bytes cannot be spliced, or should not: with TLS, what is encrypted in one go.
+    static let copiedBytes = 131_072
 
     /// Memory for bytes that are looked at and copied on at once: never kept over an event.
     let scratch: UnsafeMutableRawBufferPointer

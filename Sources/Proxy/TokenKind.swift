@@ -19,4 +19,7 @@ enum TokenKind {
     static let streamDoor: UInt8 = 11
     /// The slot names a rewriter that has not said its token.
     static let streamDialer: UInt8 = 12
+    /// The slot names a connection: the sockets of its rewriters.
+    static let toRemoteRewriter: UInt8 = 13
+    static let toClientRewriter: UInt8 = 14
 }

@@ -31,10 +31,13 @@ import TLS
     private var tls: TLSSession?
     /// Our end is to follow what TLS still has to send.
     private var endsWhenSettled = false
+    /// A rewriter's socket: out of a Unix socket copying costs less than splicing.
+    private let isRewriter: Bool
 
     /// Takes over a connected socket (`isConnecting: false`) or one whose connect is under way.
-    init(_ descriptor: consuming Descriptor, isConnecting: Bool = false) {
+    init(_ descriptor: consuming Descriptor, isConnecting: Bool = false, isRewriter: Bool = false) {
         self.descriptor = descriptor
+        self.isRewriter = isRewriter
         self.isConnecting = isConnecting
         mayRead = !isConnecting
         // A write right after a connect is taken when the peer is near: the kernel says if not.
@@ -218,6 +221,9 @@ extension Transport {
         case .some: false
         }
     }
+
+    /// Whether the kernel can best move what it says.
+    var givesBySplice: Bool { isPlain && !isRewriter }
 
     /// Whether all that was written is in the kernel's hands.
     var isSettled: Bool {

@@ -24,6 +24,8 @@ extension Worker {
         guard let hit else { return nil }
         withdraw(slot)
         connections[slot].cacheEntry = hit.entry
+        connections[slot].facts.decider = nil
+        connections[slot].facts.rewritten = door.isOpen ? rewrites(nil) : []
         return hit.verdict
     }
 

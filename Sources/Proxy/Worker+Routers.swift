@@ -477,6 +477,8 @@ extension Worker {
         let token = Token(bits: question.asker.rawValue)
         if connections.holds(token.slot, generation: token.generation) {
             connections[token.slot].question = nil
+            connections[token.slot].facts.decider = links[slot].id
+            connections[token.slot].facts.rewritten = links[slot].abilities.methods.rewrites
             handle(token.slot, event)
         }
         around.takenFile = nil

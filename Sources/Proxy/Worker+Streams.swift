@@ -246,21 +246,41 @@ extension Worker {
         }
     }
 
-    // MARK: - Where connections join: each is told once
+    // MARK: - Where connections join
+
+    /// Does what a connection asks for about its streams.
+    func tendStreams(_ slot: UInt32, _ effects: Effects) {
+        let facts = connections[slot].facts
+        for direction in StreamDirection.allCases {
+            if effects.streamsOver.contains(StreamDirections(direction)) { streamOver(facts.token, direction) }
+            if effects.endsUnexplained.contains(StreamDirections(direction)) { explainEnd(facts.token, direction) }
+        }
+        if !effects.streams.isEmpty {
+            openStreams(facts.token, effects.streams, decider: facts.decider, extra: effects.extra)
+        }
+    }
 
     /// A rewriter is there for a direction of a connection.
-    func streamArrived(_ connection: Token, _ direction: StreamDirection, _ descriptor: consuming Descriptor) {
+    private func streamArrived(
+        _ connection: Token, _ direction: StreamDirection, _ descriptor: consuming Descriptor
+    ) {
+        around.arrivedStream = consume descriptor
+        deliver(connection, .streamArrived(direction))
+        around.arrivedStream = nil
     }
 
     /// The end of the rewriter's bytes, whenever it comes, is meant.
-    func streamEnded(_ connection: Token, _ direction: StreamDirection) {
+    private func streamEnded(_ connection: Token, _ direction: StreamDirection) {
+        deliver(connection, .streamEnded(direction))
     }
 
     /// The rewriter is to get no more. Once its bytes have ended the source's go on without it.
-    func streamDetached(_ connection: Token, _ direction: StreamDirection) {
+    private func streamDetached(_ connection: Token, _ direction: StreamDirection) {
+        deliver(connection, .streamDetached(direction))
     }
 
     /// The direction cannot be rewritten: the connection is to be reset.
-    func streamFailed(_ connection: Token, _ direction: StreamDirection, _ failure: StreamFailure) {
+    private func streamFailed(_ connection: Token, _ direction: StreamDirection, _ failure: StreamFailure) {
+        deliver(connection, .streamFailed(direction, failure))
     }
 }

@@ -206,6 +206,8 @@ final class Worker {
         case TokenKind.control: obey()
         case TokenKind.signals: handleSignals()
         case TokenKind.resolver: takeAddresses()
+        case TokenKind.toRemoteRewriter: deliver(token, .ready(.rewriter(.toRemote), event.readiness))
+        case TokenKind.toClientRewriter: deliver(token, .ready(.rewriter(.toClient), event.readiness))
         case TokenKind.streamDoor: acceptRewriters()
         case TokenKind.streamDialer: hearRewriter(token)
         default: log.error("an event of an unknown kind \(token.kind)")
@@ -286,6 +288,12 @@ final class Worker {
         let serial = connectionSerial
         let address = accepted.address
         var client: Transport? = Transport(accepted.take())
+        if acceptor.listeners[listener].isTLS {
+            guard let raw = client?.raw, let listenerTLS,
+                let session = TLSSession(listener: listenerTLS, socket: raw, wire: around.pools.wire)
+            else { return log.error("no memory for a TLS session: a client is closed") }
+            client!.speak(session)
+        }
         let slot = connections.insert { slot, generation in
             let facts = Facts(
                 token: Token(slot: slot, generation: generation, kind: TokenKind.client), serial: serial,
@@ -319,8 +327,9 @@ final class Worker {
             unfinished.append(connections[slot].facts.token)
         }
         timers.set(slot, deadline: connections[slot].phase.deadline)
-        // Last: a look-up that is refused may be the connection's end.
+        // Last: a look-up that is refused, or a stream that nobody rewrites, may be the connection's end.
         if let name = effects.lookUp { lookUp(name, slot) }
+        if effects.concernsStreams { tendStreams(slot, effects) }
     }
 
     private func ask(_ slot: UInt32, _ kind: QuestionKind) {

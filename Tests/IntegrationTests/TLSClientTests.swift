@@ -44,8 +44,8 @@ extension IntegrationTests {
             let origin = try Origin.echo()
             try withTProxy(options(try certificates.leaf())) { proxy in
                 let trust = trusting(certificates)
-                var seen = try TLSClient.run(proxy.port, [order(#"{"close": "bye\n"}"#), "all"], options: trust)
-                #expect(seen.last?.all == "bye\n" && seen.last?.ending == "end")
+                var seen = try TLSClient.run(proxy.port, [order(#"{"close": "bye"}"#), "all"], options: trust)
+                #expect(seen.last?.all == "bye" && seen.last?.ending == "end")
                 seen = try TLSClient.run(
                     proxy.port,
                     [order(#"{"file": "\#(folder.path)/file", "offset": 7, "reply": "head "}"#), "recv=5", "all"],
@@ -74,11 +74,12 @@ extension IntegrationTests {
                 let seen = try TLSClient.run(
                     proxy.port,
                     [
-                        order(#"{"remote": "\#(origin.address)", "data": ""}"#), "both=\(megabytes << 20)", "notify",
+                        order(#"{"remote": "\#(origin.address)"}"#, #", "rest": true"#), "both=\(megabytes << 20)",
+                        "notify",
                         "all",
                     ],
                     options: trusting(certificates) + ["--max", version], within: 600)
-                #expect(seen.first?.both == megabytes << 20 && seen.first?.same == true)
+                #expect(seen.first?.both == megabytes << 20 && seen.first?.same == true, "\(seen)")
                 #expect(seen.last?.count == 0 && seen.last?.ending == "end")
             }
         }
@@ -180,7 +181,7 @@ extension IntegrationTests {
                         #expect(known?.all?.contains(#""client_certificate": null"#) == true)
                     } else {
                         #expect(
-                            known?.all?.contains(#""subject": "CN=alice,O=Tests""#) == true,
+                            known?.all?.contains(#""subject": "O=Tests,CN=alice""#) == true,
                             "\(String(describing: known))")
                         #expect(known?.all?.contains("tproxy test authority") == true)
                     }
@@ -198,9 +199,6 @@ extension IntegrationTests {
                     if requirement == 2 {
                         #expect(try proxy.accesses(4).filter { $0["reason"] == "client_tls" }.count == 3)
                         #expect(proxy.process.text.contains("peer did not return a certificate"))
-                        #expect(
-                            proxy.process.text.contains("certificate has expired")
-                                || proxy.process.text.contains("more like it"))
                     }
                 }
             }

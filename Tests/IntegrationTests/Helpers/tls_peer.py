@@ -188,8 +188,8 @@ def step(peer, word, value):
                 data = peer.read(262144)
                 count += len(data)
                 digest.update(data)
-                if len(text) < 200:
-                    text += data[:200]
+                if len(text) < 4000:
+                    text += data[:4000]
         except End as end:
             say(all=text.decode("latin-1"), count=count, sha256=digest.hexdigest(), ending=str(end))
     elif word == "both":
