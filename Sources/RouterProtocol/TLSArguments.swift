@@ -23,8 +23,8 @@ public struct TLSArguments: Hashable, Sendable {
 
     /// More protocols than anybody offers.
     public static let protocolsMax = 32
-    /// Longer than all of OpenSSL's ciphers by name.
-    public static let ciphersBytesMax = 8192
+    /// Longer than the names of all ciphers there are.
+    public static let ciphersBytesMax = 4096
 
     public init() {}
 }

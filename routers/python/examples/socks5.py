@@ -72,7 +72,7 @@ def request(data):
 
 
 def proxy_error(client, error):
-    """Why it is not connected, as far as tproxy passes it on: not to a client that has had an answer before."""
+    """Why it is not connected. The client has had an answer to its greeting, but none to its request."""
     if isinstance(error, ConnectionRefused):
         return answer(REFUSED)
     if isinstance(error, ConnectionTimeout):
