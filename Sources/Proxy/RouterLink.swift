@@ -44,6 +44,8 @@ struct RouterLink: ~Copyable {
     private var errorLinesInSecond = 0
     /// It has answered `hello`.
     var isGreeted = false
+    /// The log has said what in its `ssl_args` means nothing here.
+    var isIgnoredTold = false
 
     /// Starts a router process.
     init(

@@ -420,6 +420,7 @@ extension Worker {
             return false
         case .answer(let answer):
             links[slot].unreadableLines = 0
+            tellIgnored(answer.event, slot)
             carryOut(answer, slot)
         case .close(let order):
             links[slot].unreadableLines = 0
@@ -509,6 +510,19 @@ extension Worker {
             let why = if case .system(let errno) = error { "\(errno)" } else { "not a regular file" }
             return .fileFailed(verdict, "\(name): \(why)")
         }
+    }
+
+    /// Says once of a router what in its `ssl_args` is for Python alone: a script gives it with each verdict.
+    private func tellIgnored(_ event: ConnectionEvent, _ slot: UInt32) {
+        let names =
+            switch event {
+            case .verdict(.remote(let verdict)), .errorAnswer(.remote(let verdict)): verdict.ignoredTLSArguments
+            default: [String]()
+            }
+        guard !names.isEmpty, !links[slot].isIgnoredTold else { return }
+        links[slot].isIgnoredTold = true
+        let list = names.joined(separator: ", ")
+        routerLog.warning("router \(links[slot].id): ssl_args: \(list): about Python's own sockets, and ignored")
     }
 
     private func remark(_ answered: AnsweredQuestion, _ text: String, _ reason: CloseReason) {

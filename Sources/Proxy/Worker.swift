@@ -451,6 +451,7 @@ final class Worker {
                 case .reload(let generation):
                     self.generation = generation
                     reloadNumber = numbered.number
+                    around.remoteTLS.forget()
                     reloadRouters()
                 case .reopenLogs:
                     reopenLogs()
