@@ -33,12 +33,18 @@ struct StreamDoor: ~Copyable {
         case nonsense
     }
 
-    /// The abstract name of the socket. It is no secret, but nobody can have taken it before us.
-    let name = "tproxy-\(StreamToken())"
+    /// The abstract name of the socket. It is no secret, but nobody can have taken it before us. It is as long as a name can be:
+    /// some languages (Node.js 20, for one) fill shorter ones up with zeros, which makes another name of them.
+    let name = StreamDoor.newName()
     private var listener: Descriptor?
     private var dialers = Slab<StreamDialer>()
     /// Those in the slab, who has waited longest first.
     private var waiting: [Token] = []
+
+    private static func newName() -> String {
+        let start = "tproxy-\(StreamToken())"
+        return start + String(repeating: "-", count: AbstractSocket.nameBytesMax - start.utf8.count)
+    }
 
     /// As `hello` tells it.
     var address: String { "unix:@\(name)" }

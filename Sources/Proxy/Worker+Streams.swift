@@ -269,7 +269,8 @@ extension Worker {
         around.arrivedStream = nil
     }
 
-    /// The end of the rewriter's bytes, whenever it comes, is meant.
+    /// The end of the rewriter's bytes, whenever it comes, is meant. It may come as ECONNRESET: that is what the kernel says when a
+    /// rewriter closes with bytes left that it has not read, after all that it has written.
     private func streamEnded(_ connection: Token, _ direction: StreamDirection) {
         deliver(connection, .streamEnded(direction))
     }

@@ -182,6 +182,7 @@ private func read(_ socket: Int32) -> String? {
             let other = try Entrance()
             name = entrance.name
             #expect(name != other.name)
+            #expect(name.utf8.count == AbstractSocket.nameBytesMax)
             #expect(entrance.address == "unix:@\(name)")
             _ = try entrance.dial()
         }

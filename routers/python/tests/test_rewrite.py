@@ -45,7 +45,7 @@ class Worker:
     """Where streams are dialled back to, as in a worker of tproxy."""
 
     def __init__(self, path: str | None = None) -> None:
-        name = f"tproxy-test-{secrets.token_hex(16)}"
+        name = f"tproxy-test-{secrets.token_hex(16)}".ljust(107, "-")
         self.address = f"unix:{path}" if path else f"unix:@{name}"
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.settimeout(TIMEOUT)
