@@ -15,6 +15,13 @@ from test_rewrite import RewriteTest
 
 HAS_H11 = importlib.util.find_spec("h11") is not None
 
+
+def setUpModule() -> None:
+    if not HAS_H11:
+        # That must not look like success.
+        print("\n*** h11 is missing: THE HTTP REWRITERS WERE NOT TESTED (see requirements.txt) ***", file=sys.stderr)
+
+
 PIPELINED = (
     b"GET /one HTTP/1.1\r\nHost: {host}\r\nAccept: */*\r\n\r\n"
     b"POST /two HTTP/1.1\r\nX-Body: length\r\nhost: {host}\r\nContent-Length: 11\r\n\r\nhello world"
