@@ -50,6 +50,7 @@ bench: build ## Requests a second and CPU of each, beside other proxies, in abou
 	@benchmarks/bench $(BINARY)
 
 check: ## What CI runs before the tests: format, layers, warnings
+	@scripts/install-missing build
 	@SWIFT='$(SWIFT)' scripts/check
 
 format: ## Format the Swift sources

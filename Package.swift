@@ -129,7 +129,7 @@ let package = Package(
         .testTarget(
             name: "SupervisorTests",
             dependencies: [
-                "Supervisor", "Control", "Config", "Addressing", "Linux",
+                "Supervisor", "Control", "Config", "Addressing", "Linux", "TLS",
                 .product(name: "SystemPackage", package: "swift-system"),
             ],
             swiftSettings: common),

@@ -79,8 +79,15 @@ struct InheritanceTests {
 
     @Test("the document survives its bytes")
     func document() throws {
-        let document = try Self.document()
+        var document = try Self.document()
         #expect(try Inheritance(decoding: document.encoded()) == document)
+        document.hasTLS = true
+        #expect(try Inheritance(decoding: document.encoded()) == document)
+        // Where the parcel is follows from the listeners: another place is a mistake.
+        let text = String(decoding: document.encoded(), as: UTF8.self)
+        #expect(throws: InheritanceError.invalid(key: "tls", value: "3")) {
+            try Inheritance(decoding: Array(text.replacing("\0tls=11\0", with: "\0tls=3\0").utf8))
+        }
     }
 
     @Test("unknown keys are ignored, other versions and roles refused")
@@ -153,6 +160,15 @@ struct SuccessionTests {
         #expect(try Succession(decoding: document.encoded()) == document)
         document.isUpgrade = false
         #expect(try Succession(decoding: document.encoded()) == document)
+        document.ticketKeyDue = Instant(nanoseconds: 12_345)
+        #expect(try Succession(decoding: document.encoded()) == document)
+        let text = String(decoding: document.encoded(), as: UTF8.self)
+        #expect(throws: InheritanceError.invalid(key: "ticketKeys", value: "5")) {
+            try Succession(decoding: Array(text.replacing("\0ticketKeys=8\0", with: "\0ticketKeys=5\0").utf8))
+        }
+        #expect(throws: InheritanceError.missing("ticketKeyDue")) {
+            try Succession(decoding: Array(text.replacing("\0ticketKeyDue=", with: "\0ticketKeyTwo=").utf8))
+        }
     }
 
     @Test("it carries a version, and another one is refused; so is a worker's document")

@@ -28,6 +28,17 @@ struct ScoreboardTests {
         #expect(arbiter.slot(4)?[.accepted] == 0)
     }
 
+    @Test("the arbiter's counters are in the header, and cost no slot")
+    func arbiterCounters() throws {
+        let descriptor = try Scoreboard.create()
+        let board = try Scoreboard(mapping: descriptor)
+        board.count(.tlsReloadsFailed)
+        board.count(.tlsReloadsFailed)
+        let reader = try Scoreboard(mapping: descriptor)
+        #expect(reader[.tlsReloadsFailed] == 2)
+        #expect(reader.slot(0)?[.serial] == 0)
+    }
+
     @Test("a slot is free again, and empty, when its worker has ended")
     func slots() throws {
         let board = try Scoreboard(mapping: try Scoreboard.create())
