@@ -183,6 +183,15 @@ extension IntegrationTests {
                 #expect(try server.greeting(2).client == "alice")
                 try expectFailure(proxy, trusting(server.named), "alert")
                 #expect(server.greetings == 2)
+                // With 1.3 it is told after the handshake, when the client's bytes are on their way: no other remote gets them.
+                let late = try TLSServer(try certificates.leaf("late"), "clients=\(certificates.authorityFile)")
+                try expectFailure(proxy, trusting(late.named), "alert certificate required")
+                let client = try client(
+                    proxy, trusting(late.named), onError: #"{"remote": "\#(server.named)", "ssl": true}"#)
+                let port = client.localPort
+                #expect(try client.ending() == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "remote_tls")
+                #expect(server.greetings == 2)
             }
         }
 
