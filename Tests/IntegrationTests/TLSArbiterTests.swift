@@ -128,6 +128,37 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a socket that a service manager passes speaks TLS, unless tls:// says which ones do")
+        func passed() throws {
+            let installed = try Installed()
+            func start(_ options: [String]) throws -> (Subprocess, [Substring]) {
+                let process = try Subprocess(
+                    ServiceManagers.activating
+                        + [Repository.binary, "--router", Repository.python("told.py")] + installed.options + options)
+                try process.line(with: "ready: 1 worker")
+                return (process, process.text.matches(of: /listening on (\S+)/).map(\.1))
+            }
+            for (options, expected) in [
+                ([], ["tls://"]), (["-b", "127.0.0.1:0"], ["tls://", "tls://"]),
+                (["-b", "tls://127.0.0.1:0"], ["tls://", ""]),
+            ] {
+                let (process, listeners) = try start(options)
+                #expect(listeners.map { $0.hasPrefix("tls://") ? "tls://" : "" } == expected)
+                for listener in listeners {
+                    let port = try #require(listener.split(separator: ":").last.flatMap { UInt16($0) })
+                    if listener.hasPrefix("tls://") {
+                        _ = try Conversation(port: port)
+                    } else {
+                        let client = try Peer(port: port)
+                        try client.send("{\"report\": true}\n")
+                        #expect(try client.text().contains("\"connection\""))
+                    }
+                }
+                process.signal(SIGTERM)
+                #expect(try process.end() == 0)
+            }
+        }
+
         // MARK: HUP
 
         @Test("HUP takes new certificates for new connections, and keeps the old ones when the new cannot be used")
