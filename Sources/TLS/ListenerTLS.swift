@@ -257,6 +257,8 @@ final class HandshakeRules {
             SSL_CTX_set_num_tickets(ctx, 0)
             return
         }
+        // OpenSSL would make two of each handshake. A connection that resumes is given the next.
+        SSL_CTX_set_num_tickets(ctx, 1)
         SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx) { ssl, name, iv, cipher, mac, seals in
             guard let rules = HandshakeRules.of(ssl), let tickets = rules.tickets,
                 let name, let iv, let cipher, let mac

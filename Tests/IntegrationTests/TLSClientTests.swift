@@ -118,11 +118,11 @@ extension IntegrationTests {
             let certificates = try Certificates()
             let origin = try Origin()
             try withTProxy(options(try certificates.leaf())) { proxy in
-                let order = order(#"{"remote": "\#(origin.address)", "data": "half an upl"}"#)
+                let order = order(#"{"remote": "\#(origin.address)"}"#, #", "rest": true"#) + "half an upl"
                 for end in ["fin", "rst"] {
-                    let client = try TLSClient.start(proxy.port, [order, "send=o", "recv=2", end])
+                    let client = try TLSClient.start(proxy.port, [order, "recv=2", end])
                     let remote = try origin.accept()
-                    try remote.expect("half an uplo")
+                    try remote.expect("half an upl")
                     try remote.send("go")
                     #expect(try remote.ending() == .reset)
                     try client.end()
