@@ -370,6 +370,8 @@ struct Routing: ~Copyable {
     ) -> Phase {
         if let fallback = around.settings.fallback, reason.isForFallback {
             facts.decided("fallback", Labels(), around)
+            // No router has decided, and none is to stand in its way.
+            facts.rewritten = []
             var verdict = RemoteVerdict(remotes: [fallback])
             verdict.rewrite = []
             return Dialing(self, verdict).start(&facts, &around)
@@ -538,6 +540,8 @@ struct Dialing: ~Copyable {
     private let verdict: RemoteVerdict
     private var tried: [ErrorQuestion.Attempt] = []
     private var nextRemote = 0
+    /// The client's bytes are the first thing that the remote hears.
+    private var isDirect = true
     /// Nil while a name is being resolved, and once a remote is connected.
     private var dialer: Dialer?
     /// The remote that is connected and shakes hands.
@@ -555,7 +559,7 @@ struct Dialing: ~Copyable {
             if !initial.isEmpty { toRemote = consume initial }
         }
         toRemoteCount = toRemote.count
-        if verdict.isDirect { self.toRemote = toRemote } else { toRemoteLater = toRemote }
+        self.toRemote = toRemote
         var toClient = parts.outgoing.take()
         if verdict.replyBefore { toClient.append(verdict.reply) }
         self.toClient = toClient
@@ -574,7 +578,7 @@ struct Dialing: ~Copyable {
             bytes.append(data)
         }
         toRemoteCount = bytes.count
-        if verdict.isDirect { self.toRemote = bytes } else { toRemoteLater = bytes }
+        self.toRemote = bytes
         var reply = toClient
         if verdict.replyBefore { reply.append(verdict.reply) }
         self.toClient = reply
@@ -591,6 +595,9 @@ struct Dialing: ~Copyable {
     }
 
     consuming func start(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
+        // Through a rewriter they go, not past it.
+        isDirect = verdict.isDirect && !facts.rewritten(by: verdict).contains(.toRemote)
+        if !isDirect { toRemoteLater = toRemote.take() }
         guard reply(&facts, &around) else { return .closed(.clientReset) }
         return dialNext(&facts, &around)
     }
@@ -707,8 +714,7 @@ struct Dialing: ~Copyable {
                     local: (try? Socket.localAddress(client.raw))?.endpoint, tls: client.tlsFacts))
         }
         guard let arguments = verdict.tls else {
-            first.append(toRemoteLater.take())
-            return relay(remote, first.take() ?? toRemote.take(), &facts, &around)
+            return relay(remote, ahead: first, toRemote.take() ?? toRemoteLater.take(), &facts, &around)
         }
         do throws(Errno) {
             // It goes ahead of TLS. A socket that has just been connected takes so little whole.
@@ -729,7 +735,7 @@ struct Dialing: ~Copyable {
     private consuming func secure(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         guard var remote = securing.take() else { return .dialing(self) }
         switch remote.handshake() {
-        case .done: return relay(remote, toRemoteLater.take(), &facts, &around)
+        case .done: return relay(remote, ahead: nil, toRemoteLater.take(), &facts, &around)
         case .waiting:
             do throws(Errno) {
                 try remote.watch(around.poller, facts.token.with(kind: TokenKind.remote))
@@ -743,14 +749,15 @@ struct Dialing: ~Copyable {
     }
 
     private consuming func relay(
-        _ remote: consuming Transport, _ first: consuming Buffer?, _ facts: inout Facts, _ around: inout Surroundings
+        _ remote: consuming Transport, ahead: consuming Buffer?, _ first: consuming Buffer?, _ facts: inout Facts,
+        _ around: inout Surroundings
     ) -> Phase {
         facts.connectedAt = around.nowMicroseconds
         // What a near remote took with the connect; the flow counts the rest.
-        facts.bytesToRemote = verdict.isDirect ? UInt64(max(0, toRemoteCount - first.count)) : 0
+        facts.bytesToRemote = isDirect ? UInt64(max(0, toRemoteCount - first.count)) : 0
         if !verdict.replyBefore { toClient.append(verdict.reply) }
         let relaying = Relaying(
-            client: client, remote: remote, toRemote: first, toClient: toClient.take(), verdict, facts,
+            client: client, remote: remote, ahead: ahead, toRemote: first, toClient: toClient.take(), verdict, facts,
             &around)
         return relaying.run(&facts, &around)
     }
@@ -883,18 +890,22 @@ struct Relaying: ~Copyable {
     /// When the remote last said something, in milliseconds.
     private var remoteSpokeAt: Int64
 
-    /// `toRemote` is what the remote gets before what the client says from now on, `toClient` what the client gets ahead of the
-    /// remote's first byte. The directions that are to be rewritten wait for their rewriters.
+    /// `ahead` is what the remote gets before anything of the client's, `toRemote` what it gets before what the client says from now
+    /// on, `toClient` what the client gets ahead of the remote's first byte. The directions that are to be rewritten wait for their rewriters.
     fileprivate init(
-        client: consuming Transport, remote: consuming Transport, toRemote: consuming Buffer?,
+        client: consuming Transport, remote: consuming Transport, ahead: consuming Buffer?, toRemote: consuming Buffer?,
         toClient: consuming Buffer?, _ verdict: RemoteVerdict, _ facts: Facts, _ around: inout Surroundings
     ) {
-        let rewritten = verdict.rewrite.intersection(facts.rewritten)
+        let rewritten = facts.rewritten(by: verdict)
         self.client = client
         self.remote = remote
-        self.toRemote =
-            rewritten.contains(.toRemote)
-            ? Direction(rewriting: toRemote, ahead: nil) : Direction(startingWith: toRemote)
+        if rewritten.contains(.toRemote) {
+            self.toRemote = Direction(rewriting: toRemote, ahead: ahead)
+        } else {
+            var first = ahead
+            first.append(toRemote)
+            self.toRemote = Direction(startingWith: first)
+        }
         self.toClient =
             rewritten.contains(.toClient)
             ? Direction(rewriting: nil, ahead: toClient) : Direction(startingWith: toClient)

@@ -42,6 +42,9 @@ struct Facts {
     /// How many questions about failures were asked.
     var errorQuestions = 0
 
+    /// The directions that pass through a router when this is the verdict.
+    func rewritten(by verdict: RemoteVerdict) -> StreamDirections { verdict.rewrite.intersection(rewritten) }
+
     /// A verdict has come.
     mutating func decided(_ verdict: String, _ labels: Labels, _ around: borrowing Surroundings) {
         self.verdict = verdict

@@ -1,0 +1,418 @@
+import Control
+import Foundation
+import Glibc
+import Testing
+
+/// A connection through rewriters, as `rewriting.py` is told, once the remote has it.
+private func rewritten(
+    _ proxy: TProxy, _ origin: Origin, _ functions: [String: String], _ first: String = "", verdict: String = ""
+) throws -> (client: Peer, server: Peer) {
+    let client = try proxy.client()
+    let told = functions.map { #""\#($0)": "\#($1)", "# }.joined()
+    try client.send(#"{\#(told)"verdict": {"remote": "\#(origin.address)"\#(verdict)}}"# + "\n" + first)
+    return (client, try origin.accept())
+}
+
+private func withRewriter(_ options: [String] = [], _ body: (TProxy) throws -> Void) throws {
+    try withTProxy(options, router: Repository.python("rewriting.py"), body)
+}
+
+/// Sends all of it from a thread, then ends.
+private func pour(_ bytes: [UInt8], into peer: Peer) {
+    Thread {
+        try? peer.send(bytes, within: 60)
+        peer.end()
+    }.start()
+}
+
+/// What a peer receives, gathered on a thread.
+private final class Collected: @unchecked Sendable {
+    private let done = DispatchSemaphore(value: 0)
+    private var bytes: [UInt8] = []
+
+    init(_ peer: Peer) {
+        Thread {
+            self.bytes = (try? peer.drain(within: 60).bytes) ?? []
+            self.done.signal()
+        }.start()
+    }
+
+    func wait() -> [UInt8] {
+        done.wait()
+        return bytes
+    }
+}
+
+private func random(_ count: Int) -> [UInt8] {
+    var state: UInt64 = UInt64(count) &+ 1
+    return (0..<count).map { _ in
+        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+        return UInt8(truncatingIfNeeded: state &>> 33)
+    }
+}
+
+extension IntegrationTests {
+    /// User code between client and remote, in a process of its own.
+    @Suite struct Rewriting {
+        @Test("both directions are rewritten, the initial bytes first, lengths change, and ends are passed on")
+        func both() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(
+                    proxy, origin, ["request": "upper", "response": "double"], "first, ")
+                try server.expect("FIRST, ")
+                try client.send("second")
+                try server.expect("SECOND")
+                try server.send("ab")
+                try client.expect("aabb")
+                client.end()
+                #expect(try server.ending() == .end)
+                try server.send("c")
+                server.end()
+                #expect(try client.text() == "cc")
+                let access = try proxy.access(client)
+                #expect(access["reason"] == "done")
+                #expect(access.number("to_remote") == 13, "\(access)")
+            }
+        }
+
+        @Test("a reply is not rewritten and goes ahead; a verdict chooses the directions")
+        func verdicts() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                for (wish, request, response) in [
+                    (#", "rewrite": true"#, "ABC", "XXYY"), (#", "rewrite": "request""#, "ABC", "xy"),
+                    (#", "rewrite": "response""#, "abc", "XXYY"), (#", "rewrite": false"#, "abc", "xy"),
+                ] {
+                    let (client, server) = try rewritten(
+                        proxy, origin, ["request": "upper", "response": "double"], "abc",
+                        verdict: #", "reply": "hello ""# + wish)
+                    try server.expect(request)
+                    try client.expect("hello ")
+                    try server.send("xy")
+                    try client.expect(response == "xy" ? "xy" : "xxyy")
+                    client.end()
+                    server.end()
+                    #expect(try client.ending() == .end)
+                    #expect(try proxy.access(client)["reason"] == "done")
+                }
+            }
+        }
+
+        @Test(
+            "half-closes in every order: each rewriter says its last word when its source has ended",
+            arguments: [true, false])
+        func halfCloses(clientFirst: Bool) throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(
+                    proxy, origin, ["request": "last", "response": "last"], "123")
+                try server.send("12345")
+                if clientFirst {
+                    client.end()
+                    #expect(try server.text() == "3 bytes")
+                    server.end()
+                    #expect(try client.text() == "5 bytes")
+                } else {
+                    server.end()
+                    #expect(try client.text() == "5 bytes")
+                    client.end()
+                    #expect(try server.text() == "3 bytes")
+                }
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
+        @Test("a rewriter that returns early ends its direction in order, and the other goes on")
+        func early() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(proxy, origin, ["request": "early"], "this, and more")
+                #expect(try server.text() == "enough of this")
+                // What nobody wants any more does not hold the client up.
+                #expect(client.pour(atMost: 8_000_000, untilStuckFor: 2) == 8_000_000)
+                try server.send("the answer")
+                server.end()
+                #expect(try client.text() == "the answer")
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
+        @Test("a rewriter that swallows everything lets the end through")
+        func swallow() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(proxy, origin, ["request": "swallow"], "first")
+                pour(random(3_000_000), into: client)
+                #expect(try server.ending() == .end)
+                server.end()
+                #expect(try client.ending() == .end)
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
+        @Test("a rewriter that raises, and a router that dies, reset both sides", arguments: ["fail", "die"])
+        func aborted(how: String) throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                for function in ["request", "response"] {
+                    let (client, server) = try rewritten(proxy, origin, [function: how], "part, and more")
+                    let port = client.localPort
+                    try server.send("part, and more")
+                    let (toServer, toClient) = (try server.drain(), try client.drain())
+                    #expect(toServer.ending == .reset && toClient.ending == .reset, "\(function)")
+                    #expect(try proxy.access(port: port)["reason"] == "rewrite_aborted")
+                }
+                // The next router rewrites as well.
+                let (client, server) = try rewritten(proxy, origin, ["request": "upper"], "again")
+                try server.expect("AGAIN")
+                client.end()
+                server.end()
+                #expect(try client.ending() == .end)
+            }
+        }
+
+        @Test("a router that is killed resets what it rewrites, and nothing else")
+        func killed() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(proxy, origin, [:], "one")
+                try server.expect("one")
+                let (other, plain) = try rewritten(proxy, origin, [:], "two", verdict: #", "rewrite": false"#)
+                try plain.expect("two")
+                for router in proxy.routers(of: try proxy.worker()) { kill(router, SIGKILL) }
+                #expect(try client.ending() == .reset)
+                #expect(try server.ending() == .reset)
+                try other.send("still")
+                try plain.expect("still")
+                other.end()
+                plain.end()
+                #expect(try proxy.access(other)["reason"] == "done")
+            }
+        }
+
+        @Test("a client's reset and a remote's reset are each other's in the middle of a stream")
+        func resets() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(proxy, origin, [:], "one")
+                try server.expect("one")
+                let port = client.localPort
+                client.reset()
+                #expect(try server.drain().ending == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "client_reset")
+                let (second, other) = try rewritten(proxy, origin, [:], "one")
+                try other.expect("one")
+                other.reset()
+                #expect(try second.ending() == .reset)
+            }
+        }
+
+        @Test(
+            "large streams both ways at once come through whole, and so they do after leaving",
+            arguments: ["identity", "leave"])
+        func large(function: String) throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(proxy, origin, ["request": function, "response": function])
+                let (up, down) = (random(20_000_000), random(15_000_000))
+                pour(up, into: client)
+                pour(down, into: server)
+                let collected = Collected(server)
+                let atClient = try client.drain(within: 60)
+                let atServer = collected.wait()
+                func changed(_ bytes: [UInt8]) -> [UInt8] {
+                    function == "leave" ? Array("<".utf8) + bytes[..<4] + Array(">".utf8) + bytes[4...] : bytes
+                }
+                #expect(atClient.ending == .end)
+                #expect(atClient.bytes == changed(down))
+                #expect(atServer == changed(up))
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
+        @Test("a rewriter that stalls holds the client up, and costs a bounded memory")
+        func stalled() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let worker = try proxy.worker()
+                let before = try Proc.kilobytes(worker, "RssAnon")
+                let (client, server) = try rewritten(proxy, origin, ["request": "stall"], "first")
+                let sent = client.pour(atMost: 200_000_000, untilStuckFor: 1)
+                #expect(sent < 40_000_000)
+                #expect(try Proc.kilobytes(worker, "RssAnon") - before < 8000)
+                let port = client.localPort
+                client.reset()
+                #expect(try server.drain().ending == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "client_reset")
+            }
+        }
+
+        @Test("five hundred streams at once")
+        func many() throws {
+            try withRewriter { proxy in
+                let origin = try Origin.echo()
+                var clients: [Peer] = []
+                for _ in 0..<250 {
+                    let client = try proxy.client()
+                    try client.send(
+                        #"{"request": "upper", "response": "double", "verdict": {"remote": "\#(origin.address)"}}"#
+                            + "\nx")
+                    clients.append(client)
+                }
+                for client in clients { try client.expect("XX") }
+                for client in clients {
+                    try client.send("y")
+                    client.end()
+                }
+                for client in clients { #expect(try client.text() == "YY") }
+                #expect(try proxy.accesses(250).allSatisfy { $0["reason"] == "done" })
+            }
+        }
+
+        @Test("after a reload old streams finish on the old router, new ones begin on the new one, and none is lost")
+        func reload() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                func begin() throws -> (client: Peer, server: Peer, router: String) {
+                    let (client, server) = try rewritten(proxy, origin, ["request": "who"], "!")
+                    var text = ""
+                    while !text.hasSuffix("!") { text += String(decoding: try server.receive(1), as: UTF8.self) }
+                    return (client, server, String(text.dropLast()))
+                }
+                let old = try begin()
+                proxy.process.signal(SIGHUP)
+                try proxy.process.wait(for: "the reload") { lines in
+                    lines.contains { $0.contains("reloaded") } ? true : nil
+                }
+                let new = try begin()
+                #expect(old.router != new.router)
+                for one in [old, new] {
+                    try one.client.send("still")
+                    try one.server.expect("still")
+                    one.client.end()
+                    one.server.end()
+                    #expect(try one.client.ending() == .end)
+                    #expect(try proxy.access(one.client)["reason"] == "done")
+                }
+                // Only now may the old one go.
+                let pid = try #require(pid_t(old.router))
+                try Deadline(in: patience).until("the old router is gone") { !Proc.isAlive(pid) }
+            }
+        }
+
+        @Test("what goes to the fallback is not rewritten")
+        func fallback() throws {
+            let origin = try Origin()
+            try withRewriter(["--fallback", origin.address]) { proxy in
+                // Without a verdict, which is an exception in the router.
+                let client = try proxy.client(#"{"request": "upper"}"#, "abc")
+                let server = try origin.accept()
+                try server.expect(#"{"request": "upper"}"# + "\nabc")
+                client.end()
+                server.end()
+                #expect(try client.ending() == .end)
+                #expect(try proxy.access(client)["verdict"] == "fallback")
+            }
+        }
+
+        @Test("a PROXY header goes ahead of the rewritten bytes, and is not rewritten")
+        func proxyHeader() throws {
+            try withRewriter { proxy in
+                let origin = try Origin()
+                let (client, server) = try rewritten(
+                    proxy, origin, ["request": "double"], "ab", verdict: #", "proxy_protocol": 1"#)
+                try server.expect("PROXY TCP4 127.0.0.1 127.0.0.1 \(client.localPort) \(proxy.port)\r\naabb")
+                client.end()
+                server.end()
+                #expect(try client.ending() == .end)
+            }
+        }
+
+        @Test("a router that somebody else runs rewrites, too")
+        func outside() throws {
+            let folder = Folder()
+            let path = folder.path + "/route.sock"
+            let router = try Subprocess(["python3", "-S", Repository.router("rewriting.py"), path])
+            try Deadline(in: patience).until("the router listens") { FileManager.default.fileExists(atPath: path) }
+            try withTProxy(["-w", "2"], router: "unix:" + path) { proxy in
+                let origin = try Origin()
+                for _ in 0..<6 {
+                    let (client, server) = try rewritten(proxy, origin, ["request": "upper"], "abc")
+                    try server.expect("ABC")
+                    client.end()
+                    #expect(try server.ending() == .end)
+                    server.end()
+                    #expect(try client.ending() == .end)
+                }
+            }
+            router.signal(SIGTERM)
+            try router.end()
+        }
+    }
+
+    /// Routers that dial back late, twice, wrongly, or not at all.
+    @Suite struct DiallingBack {
+        private func withDialler(_ options: [String] = [], _ body: (TProxy, Origin) throws -> Void) throws {
+            try withTProxy(options, router: Repository.python("dialling.py")) { try body($0, try Origin()) }
+        }
+
+        private func connection(_ proxy: TProxy, _ origin: Origin, _ how: String) throws -> (Peer, Peer) {
+            let client = try proxy.client()
+            try client.send(#"{"remote": "\#(origin.address)", "extra": "\#(how)"}"# + "\nhello")
+            return (client, try origin.accept())
+        }
+
+        @Test(
+            "whatever else dials, the one with the token rewrites",
+            arguments: ["once", "twice", "wrong first", "strangers", "end first"])
+        func token(how: String) throws {
+            try withDialler { proxy, origin in
+                let (client, server) = try connection(proxy, origin, how)
+                #expect(try server.text() == "got hello")
+                try server.send("answer")
+                server.end()
+                #expect(try client.text() == "answer")
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
+        @Test("a rewriter that never dials back costs its connection, in time")
+        func never() throws {
+            try withDialler(["--router-timeout", "0.5"]) { proxy, origin in
+                let (client, server) = try connection(proxy, origin, "never")
+                let port = client.localPort
+                #expect(try client.ending(within: 5) == .reset)
+                #expect(try server.ending() == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "rewrite_aborted")
+                let (next, other) = try connection(proxy, origin, "once")
+                #expect(try other.text() == "got hello")
+                other.end()
+                #expect(try next.ending() == .end)
+            }
+        }
+
+        @Test("a client that leaves before the rewriter is there takes its stream along")
+        func clientLeaves() throws {
+            try withDialler { proxy, origin in
+                let (client, server) = try connection(proxy, origin, "never")
+                let port = client.localPort
+                try Deadline(in: patience).until("the router is told") { try proxy.sum(.streams) == 1 }
+                client.reset()
+                #expect(try server.ending() == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "client_reset")
+            }
+        }
+
+        @Test("what is said of other streams does not end this one in order")
+        func othersWords() throws {
+            try withDialler { proxy, origin in
+                let (client, server) = try connection(proxy, origin, "others' words")
+                let port = client.localPort
+                #expect(try server.drain().ending == .reset)
+                #expect(try client.ending() == .reset)
+                #expect(try proxy.access(port: port)["reason"] == "rewrite_aborted")
+            }
+        }
+    }
+}
