@@ -389,7 +389,7 @@ extension IntegrationTests {
                 let client = try client(proxy, trusting(server.named, "", #", "reply": "ready ""#))
                 let verdict = try client.drain(within: 0.3)
                 #expect(verdict.bytes.isEmpty && verdict.ending == .stillOpen)
-                try Subprocess.run(["sh", "-c", "echo go >'\(gate)'"])
+                _ = try Subprocess.run(["sh", "-c", "echo go >'\(gate)'"])
                 try client.expect("ready hello")
                 client.end()
                 #expect(try client.text() == "end")
