@@ -329,6 +329,40 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "TLS with the client and with the remote go with rewriting, and with leaving",
+            arguments: ["double", "leave"])
+        func tls(response: String) throws {
+            let certificates = try Certificates()
+            let pair = try certificates.leaf()
+            let origin = try Origin.echo()
+            // The second one ends the TLS that the first one begins; both rewrite.
+            let ends = ["--ssl-certfile", pair.certificate, "--ssl-keyfile", pair.key, "-b", "tls://127.0.0.1:0"]
+            try withRewriter(ends) { second in
+                try withRewriter { first in
+                    let client = try first.client()
+                    let bytes = (0..<2_000_000).map { UInt8(ascii: "a") &+ UInt8(truncatingIfNeeded: $0 % 26) }
+                    let toFirst =
+                        #"{"response": "\#(response)", "verdict": {"remote": "127.0.0.1:\#(second.port)", "ssl": true, "#
+                        + #""ssl_args": {"cert_reqs": 0}}}"# + "\n"
+                    let toSecond =
+                        #"{"request": "upper", "response": "\#(response)", "verdict": {"remote": "\#(origin.address)"}}"#
+                        + "\n"
+                    pour(Array(toFirst.utf8) + Array(toSecond.utf8) + bytes, into: client)
+                    let got = try client.drain(within: 60)
+                    #expect(got.ending == .end)
+                    let upper = bytes.map { $0 &- 32 }
+                    let expected =
+                        response == "double"
+                        ? upper.flatMap { [$0, $0, $0, $0] } : Array("<<ABC>D>".utf8) + upper[4...]
+                    #expect(got.bytes == expected, "\(shown(got.bytes))")
+                    #expect(try first.access(client)["reason"] == "done")
+                    #expect(try second.accesses(1)[0]["reason"] == "done")
+                }
+            }
+            withExtendedLifetime(certificates) {}
+        }
+
         @Test("a router that somebody else runs rewrites, too")
         func outside() throws {
             let folder = Folder()
@@ -401,6 +435,22 @@ extension IntegrationTests {
                 client.reset()
                 #expect(try server.ending() == .reset)
                 #expect(try proxy.access(port: port)["reason"] == "client_reset")
+            }
+        }
+
+        @Test("a rewriter that comes when the client has left is turned away")
+        func late() throws {
+            try withDialler { proxy, origin in
+                let (client, server) = try connection(proxy, origin, "late")
+                try Deadline(in: patience).until("the router is told") { try proxy.sum(.streams) == 1 }
+                client.reset()
+                #expect(try server.ending() == .reset)
+                try proxy.process.wait(for: "the router's word") { lines in
+                    lines.contains { $0.contains("late and turned away") } ? true : nil
+                }
+                #expect(try proxy.sum(.streamsRefused) == 1)
+                #expect(
+                    proxy.process.lines.contains { $0.contains("a rewriter was turned away: its token is not waited") })
             }
         }
 

@@ -3,9 +3,11 @@
 import json
 import os
 import socket
+import sys
 
 tproxy = socket.socket(fileno=os.dup(0))
 held = []
+late = []
 address = None
 
 
@@ -33,6 +35,9 @@ def is_closed(stream):
 def rewrite(params):
     token, how = params["token"], params["extra"]
     if how == "never":
+        return
+    if how == "late":
+        late.append(token)
         return
     if how == "wrong first":
         for wrong in ("0" * 32 + "\n", "hello\n", token[:-1] + "x\n", token.upper() + "!\n"):
@@ -63,10 +68,13 @@ for line in tproxy.makefile("r", encoding="utf-8", newline="\n"):
     method = message["method"]
     if method == "hello":
         address = message["params"]["streams"].removeprefix("unix:").replace("@", "\0", 1)
-        write({"id": message["id"], "result": {"protocol": 1, "methods": ["proxy", "rewrite_request"]}})
+        write({"id": message["id"], "result": {"protocol": 1, "methods": ["proxy", "rewrite_request", "closed"]}})
     elif method == "proxy":
         first, newline, _ = message["params"]["data"].partition("\n")
         order = json.loads(first)
         write({"id": message["id"], "result": {"consume": len(first) + 1, **order}})
     elif method == "rewrite_request":
         rewrite(message["params"])
+    elif method == "closed" and late:
+        stranger = dial(late.pop() + "\n")
+        print("late and turned away" if is_closed(stranger) else "late and let in", file=sys.stderr, flush=True)
