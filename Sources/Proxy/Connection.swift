@@ -1228,7 +1228,12 @@ struct Finishing: ~Copyable {
             }
             // A client whose end has been read already has nothing more to say.
             if client.hasEnded { return .closed(reason) }
+            let turnEnd = drained + Limits.flowBytesPerTurn
             while client.mayRead {
+                if drained >= turnEnd {
+                    around.effects.moreToDo = true
+                    break
+                }
                 switch try client.discard(around.pools) {
                 case .moved(let count):
                     drained += count

@@ -202,4 +202,23 @@ import Testing
         acceptor.close(poller)
         #expect(acceptor.deadline == nil)
     }
+
+    @Test("a client that pours on after its answer is drained a turn's share at a time")
+    func lingering() throws {
+        let rig = try Rig(overTCP: true)
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.close(CloseVerdict(bytes: Array("bye".utf8)))))
+        let chunk = String(repeating: "z", count: 262_144)
+        var turns = 0
+        var rounds = 0
+        while turns < 2, rounds < 64 {
+            rounds += 1
+            for _ in 0..<16 { rig.clientSends(chunk) }
+            // Before the share there was no end to a turn but the client's.
+            if rig.handle(.ready(.client, .readable)).moreToDo { turns += 1 }
+        }
+        #expect(turns == 2, "\(rounds)")
+        #expect(rig.closeReason == nil)
+    }
 }
