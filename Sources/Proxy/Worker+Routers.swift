@@ -413,7 +413,7 @@ extension Worker {
                 maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
                 wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown))
             withRouters(router.role) { $0.greeted(router, abilities, now: now) }
-            if router.role != .shadow, !methods.rewrites.isEmpty { openDoor() }
+            if router.role != .shadow, !methods.rewrites.isEmpty { openDoor(methods.rewrites) }
         case .badGreeting(let why):
             routerLog.error("router \(router): its answer to hello cannot be used: \(why)")
             giveUp(slot, .badGreeting)

@@ -91,8 +91,9 @@ extension Worker {
 
     // MARK: - The door
 
-    /// A router rewrites: from now on it can dial back.
-    func openDoor() {
+    /// A router rewrites these: from now on it can dial back.
+    func openDoor(_ directions: StreamDirections) {
+        makeRoom(rewrittenDirections: directions == .both ? 2 : 1)
         do throws(Errno) {
             try door.open(around.poller)
         } catch {

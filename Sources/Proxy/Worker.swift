@@ -38,8 +38,10 @@ final class Worker {
     let softDescriptorLimit: UInt64
     let routerEnvironment: [String]
     /// How many connections this worker holds at most, and how many it has descriptors for.
-    let connectionsMax: Int
-    private let connectionsPossible: Int
+    private var connectionsMax: Int
+    private var connectionsPossible: Int
+    /// The most directions of a connection that any router rewrites.
+    private var rewrittenDirections = 0
 
     var stage = Stage.booting
     var around: Surroundings
@@ -107,13 +109,9 @@ final class Worker {
         let microseconds = Int64(clamping: Instant.now().nanoseconds / 1000)
         let openFiles = (try? Process.descriptorLimits())?.soft
         let wanted = inheritance.settings.workerConnections
-        connectionsPossible = openFiles.map(Self.connectionsPossible) ?? wanted
+        connectionsPossible = openFiles.map { Self.connectionsPossible($0, each: 2) } ?? wanted
         connectionsMax = min(connectionsPossible, wanted)
-        if let openFiles, connectionsMax < wanted {
-            log.warning(
-                "the limit of \(openFiles) open files allows \(connectionsMax) connections, not \(wanted) (--worker-connections); raise it with ulimit -n"
-            )
-        }
+        Self.warn(log, openFiles, connectionsMax, wanted)
         around = Surroundings(
             pools: Pools(pipesMax: Self.pipesMax()), poller: try Poller(), takenFile: nil,
             settings: inheritance.settings,
@@ -149,12 +147,29 @@ final class Worker {
         return min(Limits.pipesMax, Int(clamping: limits.soft) / 32)
     }
 
-    /// Two descriptors a connection, and a reserve for pipes, routers, logs: what a limit of open files allows.
-    private static func connectionsPossible(_ openFiles: UInt64) -> Int {
+    /// So many descriptors a connection, and a reserve for pipes, routers, logs: what a limit of open files allows.
+    private static func connectionsPossible(_ openFiles: UInt64, each: Int) -> Int {
         // Of a small limit no more than a quarter is kept back.
         let soft = Int(clamping: openFiles)
         let reserve = min(Limits.descriptorReserve + 2 * Limits.pipesMax, soft / 4)
-        return max(1, (soft - reserve) / 2)
+        return max(1, (soft - reserve) / each)
+    }
+
+    private static func warn(_ log: Logger, _ openFiles: UInt64?, _ possible: Int, _ wanted: Int) {
+        guard let openFiles, possible < wanted else { return }
+        log.warning(
+            "the limit of \(openFiles) open files allows \(possible) connections, not \(wanted) (--worker-connections); raise it with ulimit -n"
+        )
+    }
+
+    /// Beside the two descriptors of a connection, each direction that is rewritten takes one.
+    func makeRoom(rewrittenDirections count: Int) {
+        guard count > rewrittenDirections, let openFiles = (try? Process.descriptorLimits())?.soft else { return }
+        rewrittenDirections = count
+        connectionsPossible = Self.connectionsPossible(openFiles, each: 2 + count)
+        let before = connectionsMax
+        connectionsMax = min(connectionsPossible, settings.workerConnections)
+        if connectionsMax < before { Self.warn(log, openFiles, connectionsMax, settings.workerConnections) }
     }
 
     // MARK: - The loop

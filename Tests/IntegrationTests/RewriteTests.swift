@@ -270,6 +270,26 @@ extension IntegrationTests {
             }
         }
 
+        @Test("few descriptors mean few connections at a time, and none that fails for want of one")
+        func fewDescriptors() throws {
+            let origin = try Origin.echo()
+            let proxy = try TProxy(
+                router: Repository.python("rewriting.py"), prefix: ["sh", "-c", #"ulimit -n 256; exec "$@""#, "sh"])
+            var clients: [Peer] = []
+            for _ in 0..<120 {
+                let client = try proxy.client()
+                try client.send(#"{"request": "upper", "verdict": {"remote": "\#(origin.address)"}}"# + "\nx")
+                clients.append(client)
+            }
+            for client in clients {
+                try client.expect("X")
+                client.end()
+                #expect(try client.ending() == .end)
+            }
+            #expect(try proxy.accesses(120).allSatisfy { $0["reason"] == "done" })
+            #expect(try proxy.stop() == 0)
+        }
+
         @Test("after a reload old streams finish on the old router, new ones begin on the new one, and none is lost")
         func reload() throws {
             try withRewriter { proxy in
@@ -435,6 +455,24 @@ extension IntegrationTests {
                 client.reset()
                 #expect(try server.ending() == .reset)
                 #expect(try proxy.access(port: port)["reason"] == "client_reset")
+            }
+        }
+
+        @Test("a router that dies before it has dialled back costs nothing: the next one is told")
+        func diesFirst() throws {
+            let folder = Folder()
+            try withTProxy(
+                router: Repository.python("dialling.py"), environment: ["DIED": folder.path + "/died"]
+            ) { proxy in
+                let origin = try Origin()
+                let (client, server) = try connection(proxy, origin, "die first")
+                #expect(try server.text() == "got hello")
+                try server.send("answer")
+                server.end()
+                #expect(try client.text() == "answer")
+                #expect(try proxy.access(client)["reason"] == "done")
+                #expect(FileManager.default.fileExists(atPath: folder.path + "/died"))
+                #expect(try proxy.sum(.streams) == 2)
             }
         }
 

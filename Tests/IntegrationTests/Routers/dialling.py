@@ -36,6 +36,9 @@ def rewrite(params):
     token, how = params["token"], params["extra"]
     if how == "never":
         return
+    if how == "die first" and not os.path.exists(os.environ["DIED"]):
+        open(os.environ["DIED"], "w").close()
+        os._exit(1)
     if how == "late":
         late.append(token)
         return

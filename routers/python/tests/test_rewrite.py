@@ -10,6 +10,7 @@ import random
 import secrets
 import socket
 import sys
+import textwrap
 import threading
 import time
 import unittest
@@ -542,6 +543,15 @@ class Many(RewriteTest):
             for stream in pair:
                 self.assertTrue(stream.rest() in (b"", b"x"))
                 stream.sock.close()
+
+    def test_a_low_limit_of_descriptors_is_raised_for_the_streams(self) -> None:
+        limit = "import resource as r\nr.setrlimit(r.RLIMIT_NOFILE, (64, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
+        router = self.rewriter(limit + textwrap.dedent(IDENTITY))
+        streams = [self.worker.arrived(self.worker.tell(router, connection=f"1.{n}")) for n in range(100)]
+        for stream in streams:
+            stream.send(b"x")
+            self.assertEqual(stream.receive(1), b"x")
+            stream.sock.close()
 
     def test_threads_are_used_again(self) -> None:
         router = self.rewriter(IDENTITY)

@@ -213,6 +213,10 @@ class Router:
             and isinstance(message.get("params"), dict)
         )
 
+    @property
+    def rewrites(self) -> bool:
+        return bool(self._rewriters)
+
     def rewriter(self, method: str) -> tuple[Callable[..., Any], bool]:
         """The user's function for such a message, and whether it is called with ``extra``."""
         return self._rewriters[method]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import resource
 import socket
 import threading
 import time
@@ -35,6 +37,14 @@ def dial(address: str, token: str) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def raise_descriptor_limit() -> None:
+    """A stream is a descriptor, and tproxy has many more connections than the usual 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Pool:
@@ -117,6 +127,8 @@ class Streams:
         self._router = router
         self._write = write
         self._address = ""
+        if router.rewrites:
+            raise_descriptor_limit()
 
     def greeted(self, message: Any) -> None:
         """``hello`` has come."""
