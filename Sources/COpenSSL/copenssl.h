@@ -16,6 +16,7 @@
 #include <openssl/x509v3.h>
 
 static inline void tp_SSL_CTX_set_mode(SSL_CTX *context, uint32_t mode) { SSL_CTX_set_mode(context, mode); }
+static inline void tp_SSL_CTX_clear_mode(SSL_CTX *context, uint32_t mode) { SSL_CTX_clear_mode(context, mode); }
 
 // For the settings of both sides. Options are 64 bits, made by a macro of their number.
 static const uint64_t tp_SSL_OP_NO_TICKET = SSL_OP_NO_TICKET;

@@ -233,6 +233,8 @@ struct Greeting: ~Copyable {
             // What came right behind the handshake has been received with it.
             return Routing(client: client, facts, around).proceed(&facts, &around)
         case .waiting:
+            // It has sent more than one look at the socket brings.
+            if client.mayRead { around.effects.moreToDo = true }
             do throws(Errno) {
                 try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
             } catch {
@@ -390,7 +392,7 @@ struct Routing: ~Copyable {
             while outgoing != nil, client.mayWrite {
                 if case .moved(let count) = try client.write(&outgoing) { facts.bytesToClient &+= UInt64(count) }
             }
-            if !isAsked, outgoing == nil, !wants(.connect, around) { try gather(around) }
+            if !isAsked, outgoing == nil, !wants(.connect, around) { try gather(&around) }
         } catch {
             return leave(.clientReset, &around)
         }
@@ -453,11 +455,14 @@ struct Routing: ~Copyable {
     }
 
     /// Reads what has arrived, as far as the limit goes.
-    private mutating func gather(_ around: borrowing Surroundings) throws(Errno) {
+    private mutating func gather(_ around: inout Surroundings) throws(Errno) {
         guard let scratch = unsafe around.pools.scratch.baseAddress else { return }
         while client.mayRead, !clientHasEnded, count < around.settings.maxInitialBytes {
             let room = unsafe min(around.settings.maxInitialBytes - count, around.pools.scratch.count)
             switch try unsafe client.read(into: scratch, count: room) {
+            case .moved(0):
+                around.effects.moreToDo = true
+                return
             case .moved(let count):
                 let bytes = unsafe UnsafeRawBufferPointer(start: scratch, count: count)
                 unsafe initial.append(bytes)
@@ -632,7 +637,8 @@ struct Dialing: ~Copyable {
         case .close(let reset):
             return Finishing.end(client, toClient.take(), .ordered, reset: reset, &facts, &around)
         case .stop: return .closed(.stopped)
-        case .resume, .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .streamArrived, .streamEnded,
+        case .resume: return secure(&facts, &around)
+        case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .streamArrived, .streamEnded,
             .streamDetached, .streamFailed:
             return .dialing(self)
         }
@@ -737,6 +743,7 @@ struct Dialing: ~Copyable {
         switch remote.handshake() {
         case .done: return relay(remote, ahead: nil, toRemoteLater.take(), &facts, &around)
         case .waiting:
+            if remote.mayRead { around.effects.moreToDo = true }
             do throws(Errno) {
                 try remote.watch(around.poller, facts.token.with(kind: TokenKind.remote))
             } catch {

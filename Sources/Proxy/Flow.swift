@@ -159,6 +159,9 @@ struct Flow: ~Copyable {
         } catch {
             return .sourceFailed(error)
         }
+        // Of small records a whole socketful brings few bytes, and takes as long as many.
+        budget -= source.mayRead ? size : count
+        guard count > 0 else { return nil }
         if count == size, size == Pools.messageBytes { manner = .splicing(smallMoves: 0) }
         var taken = 0
         do throws(Errno) {
@@ -167,7 +170,6 @@ struct Flow: ~Copyable {
             return .targetFailed(error)
         }
         moved &+= UInt64(taken)
-        budget -= taken
         if taken < count {
             between = unsafe .memory(Buffer(UnsafeRawBufferPointer(start: memory + taken, count: count - taken)))
         }

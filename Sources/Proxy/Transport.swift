@@ -86,7 +86,8 @@ import TLS
         return true
     }
 
-    /// Reads into `memory`. A short read is taken for the end of what has arrived, unless the peer has ended.
+    /// Reads into `memory`. A short read is taken for the end of what has arrived, unless the peer has ended. `.moved(0)`: a
+    /// TLS peer has said nothing for us, and may say more; the others come first.
     @inline(__always)
     mutating func read(into memory: UnsafeMutableRawPointer, count: Int) throws(Errno) -> Transfer {
         if tls != nil { return try unsafe readTLS(into: memory, count: count) }
@@ -229,7 +230,15 @@ extension Transport {
     var isSettled: Bool {
         switch tls {
         case .none: true
-        case .some(let session): !session.holdsCiphertext
+        case .some(let session): session.isSettled
+        }
+    }
+
+    /// Whether nothing is written before the peer has said the rest of a message.
+    private var waitsForInput: Bool {
+        switch tls {
+        case .none: false
+        case .some(let session): session.waitsForInput
         }
     }
 
@@ -268,7 +277,6 @@ extension Transport {
     /// Speaks TLS from now on; the handshake comes first.
     mutating func speak(_ session: consuming TLSSession) {
         tls = consume session
-        mayRead = true
         noteTLS()
     }
 
@@ -283,10 +291,10 @@ extension Transport {
 
     /// The kernel has reported something about a TLS peer's socket.
     private mutating func noteTLS() {
-        if mayRead { tls!.becameReadable() }
+        if mayRead, tls!.becameReadable() { mayWrite = true }
         if peerEnded { tls!.peerEnded() }
         guard mayWrite, !isSettled || endsWhenSettled else { return }
-        // What is wrong comes back from the next read or write.
+        // What is wrong comes back from the next write.
         _ = try? tls!.flush()
         wroteTLS()
     }
@@ -335,6 +343,7 @@ extension Transport {
 
     /// Something may have been written: the rest waits for the socket, and our end for the rest.
     private mutating func wroteTLS() {
+        if waitsForInput { mayWrite = false }
         if !isSettled {
             blocked()
         } else if endsWhenSettled {

@@ -12,14 +12,13 @@ final class TLSContext {
         ERR_clear_error()
         guard let ctx = SSL_CTX_new(method) else { throw .fromQueue("TLS cannot be set up") }
         self.ctx = ctx
-        // RELEASE_BUFFERS: an idle session has none. PARTIAL_WRITE and MOVING_WRITE_BUFFER: a write that could not go
-        // on is taken up again like one of a socket. NO_AUTO_CHAIN: the chain is that of the file; otherwise OpenSSL
-        // would look for one in every handshake.
+        // RELEASE_BUFFERS: an idle session has none. MOVING_WRITE_BUFFER: a write that could not go on is taken up again
+        // like one of a socket. NO_AUTO_CHAIN: the chain is that of the file; otherwise OpenSSL would look for one in
+        // every handshake. Without AUTO_RETRY a read says when it has met a message that is no data.
         tp_SSL_CTX_set_mode(
             ctx,
-            UInt32(
-                SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
-                    | SSL_MODE_NO_AUTO_CHAIN))
+            UInt32(SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_NO_AUTO_CHAIN))
+        tp_SSL_CTX_clear_mode(ctx, UInt32(SSL_MODE_AUTO_RETRY))
         SSL_CTX_set_options(ctx, tp_SSL_OP_NO_COMPRESSION | tp_SSL_OP_NO_RENEGOTIATION)
     }
 

@@ -56,19 +56,32 @@ public struct TLSSession: ~Copyable {
 
     // MARK: - Readiness
 
-    /// The socket may have something to read again.
-    public mutating func becameReadable() { end.pointee.isDrained = false }
+    /// The socket may have something to read again. To be said before the first call, too, when that is so. True: what could
+    /// not be written before, because the peer had said half a message, may be tried again.
+    @discardableResult
+    public mutating func becameReadable() -> Bool {
+        end.pointee.isDrained = false
+        defer { end.pointee.waitsForInput = false }
+        return end.pointee.waitsForInput
+    }
 
     /// The kernel has reported an end or an error.
     public mutating func peerEnded() { end.pointee.peerEnded = true }
 
     /// Whether the socket has not taken all that was written.
-    public var holdsCiphertext: Bool { end.pointee.pendingCount > 0 && end.pointee.error == nil }
+    public var holdsCiphertext: Bool { end.pointee.pendingCount > 0 }
+
+    /// Whether all that was written, our end too if it was said, is in the kernel's hands.
+    public var isSettled: Bool { !holdsCiphertext && !end.pointee.owesEnd }
+
+    /// Memory that it holds beside OpenSSL's for bytes that somebody has not taken.
+    var keptBytes: Int { end.pointee.keptBytes }
 
     /// Gives the socket what has waited; true when nothing waits any more.
     public mutating func flush() throws(TLSFailure) -> Bool {
         let isDone = end.pointee.sendPending()
-        try checkSocket()
+        try checkSending()
+        if isDone, end.pointee.owesEnd { endWriting() }
         return isDone
     }
 
@@ -77,7 +90,7 @@ public struct TLSSession: ~Copyable {
     /// Goes on with the handshake.
     public mutating func handshake() -> Handshake {
         if let failure { return .failed(failure) }
-        end.pointee.receiveBytes = Self.handshakeBytes
+        beginCall(receiving: Self.handshakeBytes)
         let result = SSL_do_handshake(ssl)
         let outcome = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl, result)
         finishCall()
@@ -85,7 +98,7 @@ public struct TLSSession: ~Copyable {
         case SSL_ERROR_NONE:
             end.pointee.isSound = true
             return .done
-        case SSL_ERROR_WANT_READ where end.pointee.error == nil: return .waiting
+        case SSL_ERROR_WANT_READ where end.pointee.receiveError == nil: return .waiting
         default:
             let failure = fail(outcome)
             return .failed(
@@ -94,12 +107,15 @@ public struct TLSSession: ~Copyable {
         }
     }
 
-    /// Reads decrypted bytes. `.endOfStream` is the peer's close_notify; a stream that is cut throws.
+    /// Reads decrypted bytes, with one look at the socket. `.endOfStream` is the peer's close_notify; a stream that is cut
+    /// throws. `.moved(0)`: nothing yet, but there is more to look at (`mayHoldMore`). So a peer that sends records
+    /// without end, or key updates, cannot keep us here.
     public mutating func read(into memory: UnsafeMutableRawPointer, count: Int) throws(TLSFailure) -> Transfer {
         if let failure { throw failure }
-        // Enough that records come whole, so that what is wanted needs one call.
-        end.pointee.receiveBytes = max(count, Self.recordBytesMax)
+        // Enough that records come whole, and no more than is wanted: what is left over has to be kept.
+        beginCall(receiving: max(count, Self.recordBytesMax))
         var taken = 0
+        var messages = 0
         var outcome = SSL_ERROR_NONE
         while taken < count {
             var read = 0
@@ -110,13 +126,18 @@ public struct TLSSession: ~Copyable {
                 if end.pointee.isDrained, !end.pointee.holdsInput, SSL_pending(ssl) == 0 { break }
             } else {
                 outcome = SSL_get_error(ssl, result)
-                break
+                guard outcome == SSL_ERROR_WANT_READ, end.pointee.mayGive else { break }
+                // A message that is no data: a ticket, a key update.
+                outcome = SSL_ERROR_NONE
+                messages += 1
+                if messages == Self.messagesMax { break }
             }
         }
         finishCall()
         switch outcome {
         case SSL_ERROR_NONE: return .moved(taken)
-        case SSL_ERROR_WANT_READ where end.pointee.error == nil: return taken > 0 ? .moved(taken) : .wouldBlock
+        case SSL_ERROR_WANT_READ where end.pointee.receiveError == nil:
+            return taken > 0 || !end.pointee.isDrained ? .moved(taken) : .wouldBlock
         // The next call meets it again.
         case SSL_ERROR_ZERO_RETURN: return taken > 0 ? .moved(taken) : .endOfStream
         default:
@@ -132,49 +153,85 @@ public struct TLSSession: ~Copyable {
             || SSL_get_shutdown(ssl) & SSL_RECEIVED_SHUTDOWN != 0
     }
 
-    /// Encrypts and sends. Less than `count`, or `.wouldBlock`: the socket is full.
+    /// Encrypts and sends. Less than `count`, or `.wouldBlock`: the socket is full, or the peer has said half a message
+    /// (`waitsForInput`). One that takes nothing any more throws; what it said before can still be read.
     public mutating func write(from memory: UnsafeRawPointer, count: Int) throws(TLSFailure) -> Transfer {
         if let failure { throw failure }
         guard try flush() else { return .wouldBlock }
         var taken = 0
         while taken < count, !holdsCiphertext {
             var written = 0
-            let share = min(count - taken, TLSWire.writeBytesMax)
-            let result = SSL_write_ex(ssl, memory + taken, share, &written)
+            beginCall(receiving: Self.recordBytesMax)
+            let result = SSL_write_ex(ssl, memory + taken, min(count - taken, TLSWire.writeBytesMax), &written)
             let outcome = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl, result)
             finishCall()
-            guard result == 1 else { throw fail(outcome) }
-            taken += written
+            if result == 1 {
+                taken += written
+            } else if outcome == SSL_ERROR_WANT_READ, end.pointee.receiveError == nil {
+                if awaitInput() { break }
+            } else {
+                throw fail(outcome)
+            }
         }
-        try checkSocket()
-        return .moved(taken)
+        try checkSending()
+        return taken > 0 || count == 0 ? .moved(taken) : .wouldBlock
     }
+
+    /// Whether a write has to wait until the peer has said the rest of a message.
+    public var waitsForInput: Bool { end.pointee.waitsForInput }
 
     /// Says that nothing more will be written (close_notify). The peer may go on.
     public mutating func endWriting() {
         guard end.pointee.isSound, failure == nil, !end.pointee.hasSaidEnd else { return }
+        while SSL_in_init(ssl) != 0 {
+            // Half a message of the peer's stands between: OpenSSL says nothing before it has the rest.
+            beginCall(receiving: Self.recordBytesMax)
+            let result = SSL_do_handshake(ssl)
+            let outcome = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl, result)
+            finishCall()
+            guard outcome != SSL_ERROR_NONE else { continue }
+            // What is wrong comes back from the next read.
+            guard outcome == SSL_ERROR_WANT_READ, end.pointee.receiveError == nil else { return }
+            if awaitInput() {
+                end.pointee.owesEnd = true
+                return
+            }
+        }
         end.pointee.hasSaidEnd = true
-        if SSL_shutdown(ssl) < 0 { ERR_clear_error() }
+        end.pointee.owesEnd = false
+        beginCall(receiving: 0)
+        SSL_shutdown(ssl)
         finishCall()
     }
 
-    // MARK: - After each call of OpenSSL's
+    /// Whether there is nothing to do until the socket brings more: then the caller is told when to try again.
+    private mutating func awaitInput() -> Bool {
+        guard end.pointee.isDrained else { return false }
+        end.pointee.waitsForInput = true
+        return true
+    }
+
+    // MARK: - Around each call of OpenSSL's
+
+    private mutating func beginCall(receiving count: Int) {
+        // Errors are kept by thread: one that somebody has left there would be taken for this session's.
+        if ERR_peek_error() != 0 { ERR_clear_error() }
+        end.pointee.receiveBytes = count
+    }
 
     private mutating func finishCall() {
         end.pointee.send()
         end.pointee.keepInput()
     }
 
-    private mutating func checkSocket() throws(TLSFailure) {
-        guard let error = end.pointee.error else { return }
-        let failure = TLSFailure(error.description, errno: error)
-        self.failure = failure
-        throw failure
+    private mutating func checkSending() throws(TLSFailure) {
+        guard let error = end.pointee.sendError else { return }
+        throw TLSFailure(error.description, errno: error)
     }
 
     private mutating func fail(_ outcome: Int32) -> TLSFailure {
         let failure: TLSFailure
-        if let error = end.pointee.error {
+        if let error = end.pointee.receiveError {
             failure = TLSFailure(error.description, errno: error)
             ERR_clear_error()
         } else if end.pointee.hasEnded, !end.pointee.holdsInput, isCut(outcome) {
@@ -200,4 +257,6 @@ public struct TLSSession: ~Copyable {
     private static let recordBytesMax = 5 + 16_384 + 256
     /// A flight of the peer's: larger ones take several calls.
     private static let handshakeBytes = 16_384
+    /// Messages that are no data in one read: each key update takes as long as a hundred small records.
+    private static let messagesMax = 32
 }

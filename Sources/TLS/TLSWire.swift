@@ -54,20 +54,26 @@ struct WireEnd {
     private var pendingStart = 0
     private var pendingEnd = 0
     private var pendingCapacity = 0
-    /// How much the next receive asks for.
+    /// How much the one receive of this call asks for; 0 once it has been.
     var receiveBytes = 0
     /// The kernel has given all it had.
-    var isDrained = false
+    var isDrained = true
     /// The kernel has reported an end or an error: a short receive is not the last word.
     var peerEnded = false
     /// The end of the stream has been read.
     private(set) var hasEnded = false
-    private(set) var error: Errno?
+    private(set) var receiveError: Errno?
+    /// The socket takes nothing any more. What came before can still be read.
+    private(set) var sendError: Errno?
 
     // What the session itself has to remember.
     var failure: TLSFailure?
     /// close_notify has been written.
     var hasSaidEnd = false
+    /// close_notify is to be written as soon as OpenSSL can.
+    var owesEnd = false
+    /// OpenSSL writes nothing before it has read the rest of a message.
+    var waitsForInput = false
     /// The handshake is done.
     var isSound = false
 
@@ -77,6 +83,10 @@ struct WireEnd {
     }
 
     var holdsInput: Bool { inputStart < inputEnd }
+    /// Whether the next read of this call may bring bytes or the end of the stream.
+    var mayGive: Bool { holdsInput || hasEnded || receiveBytes > 0 && !isDrained && receiveError == nil }
+    /// Memory of its own.
+    var keptBytes: Int { (ownsInput ? inputEnd : 0) + pendingCapacity }
     /// How much ciphertext the socket has not taken yet.
     var pendingCount: Int { pendingEnd - pendingStart }
 
@@ -97,7 +107,7 @@ struct WireEnd {
         if !holdsInput {
             dropInput()
             if hasEnded { return .end }
-            guard !isDrained, error == nil else { return .nothing }
+            guard mayGive else { return .nothing }
             receive()
             guard holdsInput, input != nil else { return hasEnded ? .end : .nothing }
         }
@@ -109,7 +119,8 @@ struct WireEnd {
     }
 
     private mutating func receive() {
-        let count = min(max(receiveBytes, 1), TLSWire.incomingBytes)
+        let count = min(receiveBytes, TLSWire.incomingBytes)
+        receiveBytes = 0
         let memory = wire.pointee.incoming
         do throws(Errno) {
             switch try Socket.receive(socket, into: memory, count: count) {
@@ -120,14 +131,15 @@ struct WireEnd {
             case .endOfStream: hasEnded = true
             }
         } catch {
-            self.error = error
+            receiveError = error
         }
     }
 
     /// The worker's memory is another session's next: what OpenSSL has not taken moves out of it. That is rare, since as
     /// much is received as is wanted, and OpenSSL keeps the record it has begun.
     mutating func keepInput() {
-        guard holdsInput, !ownsInput, let input else { return }
+        guard holdsInput, let input else { return dropInput() }
+        guard !ownsInput else { return }
         let count = inputEnd - inputStart
         let own = UnsafeMutableRawPointer.allocate(byteCount: count, alignment: 16)
         own.copyMemory(from: input + inputStart, byteCount: count)
@@ -141,59 +153,60 @@ struct WireEnd {
 
     // MARK: - To the socket
 
-    /// Takes a record from OpenSSL. What waits already goes first.
+    /// Takes a record from OpenSSL. A socket that takes nothing any more is no reason not to read on.
     mutating func write(_ bytes: UnsafeRawPointer, _ count: Int) {
-        let sum = wire.pointee.outgoingCount + count
-        if pendingCount == 0, sum <= TLSWire.outgoingBytes {
-            (wire.pointee.outgoing + wire.pointee.outgoingCount).copyMemory(from: bytes, byteCount: count)
-            wire.pointee.outgoingCount = sum
-        } else {
-            // Records that answer what was read while the socket is full.
-            if pendingCount == 0 { send() }
-            keep(bytes, count)
-        }
+        guard sendError == nil else { return }
+        if wire.pointee.outgoingCount + count > TLSWire.outgoingBytes { send() }
+        guard count <= TLSWire.outgoingBytes else { return keep(bytes, count) }
+        (wire.pointee.outgoing + wire.pointee.outgoingCount).copyMemory(from: bytes, byteCount: count)
+        wire.pointee.outgoingCount += count
     }
 
     /// Whether OpenSSL may write more: a peer that asks for answers and reads none is not served for ever.
-    var hasRoom: Bool { pendingCount < TLSWire.outgoingBytes }
+    var hasRoom: Bool { pendingCount + wire.pointee.outgoingCount < TLSWire.outgoingBytes }
 
-    /// Sends what OpenSSL has written in this call; what the socket does not take is kept.
+    /// Sends what OpenSSL has written in this call, after what waits already. What the socket does not take is kept: it has
+    /// always been asked, and says when it takes more.
     mutating func send() {
         let count = wire.pointee.outgoingCount
         guard count > 0 else { return }
         wire.pointee.outgoingCount = 0
-        let sent = send(wire.pointee.outgoing, count)
-        if sent < count, error == nil { keep(wire.pointee.outgoing + sent, count - sent) }
+        let sent = sendPending() ? send(wire.pointee.outgoing, count) : 0
+        if sent < count, sendError == nil { keep(wire.pointee.outgoing + sent, count - sent) }
     }
 
     /// Sends what was kept. True when nothing of it is left.
     mutating func sendPending() -> Bool {
         guard pendingCount > 0, let pending else { return true }
         pendingStart += send(pending + pendingStart, pendingCount)
-        guard pendingCount == 0 else { return false }
+        guard pendingCount == 0 || sendError != nil else { return false }
         pending.deallocate()
         (self.pending, pendingStart, pendingEnd, pendingCapacity) = (nil, 0, 0, 0)
         return true
     }
 
     private mutating func send(_ bytes: UnsafeRawPointer, _ count: Int) -> Int {
+        guard sendError == nil else { return 0 }
         do throws(Errno) {
             if case .moved(let moved) = try Socket.send(socket, from: bytes, count: count) { return moved }
         } catch {
-            self.error = error
+            sendError = error
         }
         return 0
     }
 
     private mutating func keep(_ bytes: UnsafeRawPointer, _ count: Int) {
         if pendingEnd + count > pendingCapacity {
-            let larger = UnsafeMutableRawPointer.allocate(byteCount: pendingCount + count, alignment: 16)
+            // Doubling what waits, so that many small answers cost no more than a large one.
+            let needed = pendingCount + count
+            let capacity = pendingCount == 0 ? needed : max(needed, min(2 * pendingCount, TLSWire.outgoingBytes))
+            let larger = UnsafeMutableRawPointer.allocate(byteCount: capacity, alignment: 16)
             if let pending {
                 larger.copyMemory(from: pending + pendingStart, byteCount: pendingCount)
                 pending.deallocate()
             }
             (pendingStart, pendingEnd) = (0, pendingCount)
-            pendingCapacity = pendingEnd + count
+            pendingCapacity = capacity
             pending = larger
         }
         guard let pending else { return }
@@ -215,7 +228,7 @@ enum WireMethod {
             switch end.pointee.read(into: buffer, Int(count)) {
             case .bytes(let moved): return Int32(truncatingIfNeeded: moved)
             case .nothing:
-                if end.pointee.error == nil { tp_BIO_set_retry_read(bio) }
+                if end.pointee.receiveError == nil { tp_BIO_set_retry_read(bio) }
                 return -1
             case .end: return 0
             }
@@ -223,7 +236,7 @@ enum WireMethod {
         BIO_meth_set_write(method) { bio, buffer, count in
             guard let bio, let buffer, let end = WireMethod.end(bio), count > 0 else { return -1 }
             tp_BIO_clear_retry(bio)
-            guard end.pointee.error == nil, end.pointee.hasRoom else { return -1 }
+            guard end.pointee.hasRoom else { return -1 }
             end.pointee.write(buffer, Int(count))
             return count
         }
