@@ -1003,6 +1003,10 @@ struct Relaying: ~Copyable {
             }
             return run(&facts, &around)
         case .streamFailed(_, let failure):
+            if case .reset(let error) = deafness {
+                // Its rewriter has only fallen over the remote's end.
+                return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
+            }
             // A part of a stream must not look like the whole.
             around.effects.remark = "rewriting: \(failure.words)"
             client.resetOnClose()

@@ -1,16 +1,17 @@
-"""A gibibyte of pseudo-random bytes each way at once, hashed at both ends.
+"""A gibibyte of pseudo-random bytes each way at once (or BULK_MEGABYTES), hashed at both ends.
 
     bulk.py origin                 serves one connection on a free port, which it prints
     bulk.py client PORT ORDER      sends the order as a line, then the bytes
 """
 
 import hashlib
+import os
 import random
 import socket
 import sys
 import threading
 
-COUNT = 1 << 30
+COUNT = int(os.environ.get("BULK_MEGABYTES", 1024)) << 20
 CHUNK = 1 << 20
 
 
