@@ -17,7 +17,11 @@ extension Worker {
             var material = try TLSParcel(parcel).material()
             defer { material.wipe() }
             do throws(TLSFailure) {
-                listenerTLS = try ListenerTLS(material, settings)
+                if let listenerTLS {
+                    try listenerTLS.renew(material)
+                } else {
+                    listenerTLS = try ListenerTLS(material, settings)
+                }
                 control.send(.tlsRenewed, number: number)
             } catch {
                 control.send(.tlsNotRenewed("\(error)"), number: number)

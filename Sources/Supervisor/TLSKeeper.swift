@@ -46,7 +46,8 @@ struct TLSKeeper: ~Copyable {
             material.ticketKeys[material.ticketKeys.count - 1].wipe()
             material.ticketKeys.removeLast()
         }
-        parcel = try Self.packed(material, settings)
+        // The certificates are those that were found good.
+        parcel = try Self.system { () throws(Errno) in try TLSParcel(material) }
     }
 
     /// The ticket keys alone, for a successor: it reads the files itself.

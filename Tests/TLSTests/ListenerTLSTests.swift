@@ -58,6 +58,55 @@ import Testing
         #expect(pair.shownName == expected.certificate)
     }
 
+    @Test(
+        "what is renewed counts for sessions to come, what has not changed is not made again, what is bad changes nothing"
+    )
+    func renewed() throws {
+        let first = try TestCertificate(["DNS:first.example"], commonName: "first")
+        let second = try TestCertificate(["DNS:second.example"], commonName: "second")
+        let third = try TestCertificate(["DNS:second.example"], commonName: "third")
+        let listener = try Self.listener([first, second], ticketKeys: [Self.ticketKey(1)])
+        func settings(_ name: String) throws -> OpaquePointer? {
+            let pair = try TestClient().meet(listener, name)
+            #expect(pair.isDone)
+            return SSL_get_SSL_CTX(pair.listener)
+        }
+        func shown(_ name: String) throws -> String? { try TestClient().meet(listener, name).shownName }
+        let before = (try settings("first.example"), try settings("second.example"))
+        let client = try TestClient(version: TLS1_2_VERSION)
+        let session = try KeptSession(of: client.meet(listener, "first.example"))
+
+        // Ticket keys alone: those of the key before are still good.
+        try listener.renew(
+            TLSMaterial(
+                certificates: [first.material(), second.material()],
+                ticketKeys: [Self.ticketKey(2), Self.ticketKey(1)]))
+        #expect(try settings("first.example") == before.0 && settings("second.example") == before.1)
+        #expect(try client.meet(listener, "first.example", resuming: session.pointer).isResumed)
+
+        // One certificate; a session that has begun gets the new one, too.
+        let begun = listener.makeSession()
+        try listener.renew(
+            TLSMaterial(certificates: [first.material(), third.material()], ticketKeys: [Self.ticketKey(2)]))
+        #expect(try settings("first.example") == before.0 && settings("second.example") != before.1)
+        #expect(try shown("second.example") == "third")
+        #expect(try SessionPair(client: TestClient().session("second.example"), listener: begun).shownName == "third")
+        #expect(try !client.meet(listener, "first.example", resuming: session.pointer).isResumed)
+
+        // Another order: who names nobody gets the first.
+        try listener.renew(
+            TLSMaterial(certificates: [third.material(), first.material()], ticketKeys: [Self.ticketKey(2)]))
+        #expect(try shown("other.example") == "third" && shown("first.example") == "first")
+        #expect(try settings("first.example") == before.0)
+
+        var bad = first.material()
+        bad.key = third.keyPEM
+        #expect(throws: TLSFailure.self) {
+            try listener.renew(TLSMaterial(certificates: [second.material(), bad]))
+        }
+        #expect(try shown("second.example") == "third" && shown("other.example") == "third")
+    }
+
     @Test("of certificates for the same names and different keys a client is shown one that it can verify")
     func kinds() throws {
         let names = ["DNS:a.example", "DNS:b.example"]
