@@ -49,7 +49,7 @@ enum TLSFiles {
             return Pair(certificate: "\(path)/\(name)", key: all.contains(key) ? "\(path)/\(key)" : nil)
         }
         guard !pairs.isEmpty else {
-            throw TLSFailure("\(path): there is no NAME.pem in this folder, and no NAME.crt with NAME.key")
+            throw TLSFailure("\(path): there is no NAME.pem and no NAME.crt in this folder")
         }
         return pairs
     }

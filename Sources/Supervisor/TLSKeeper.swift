@@ -46,8 +46,7 @@ struct TLSKeeper: ~Copyable {
             material.ticketKeys[material.ticketKeys.count - 1].wipe()
             material.ticketKeys.removeLast()
         }
-        // The certificates are those that were found good.
-        parcel = try Self.system { () throws(Errno) in try TLSParcel(material) }
+        parcel = try Self.packed(material, settings)
     }
 
     /// The ticket keys alone, for a successor: it reads the files itself.

@@ -4,66 +4,39 @@
 import COpenSSL
 public import Config
 
-/// What listeners speak TLS with. When that changes, sessions go on with what they have.
+/// What listeners speak TLS with. To change anything, make a new one: sessions of the old one go on with what they
+/// have.
 public final class ListenerTLS {
-    private let settings: TLSSettings
-    private let rules: HandshakeRules
-    private var loaded = LoadedCertificates()
+    /// Sessions begin with the first certificate.
+    private let first: TLSContext
 
     /// Checks and takes over certificates and keys. A failure names the file, and what is wrong in OpenSSL's own words.
     public init(_ material: TLSMaterial, _ settings: TLSSettings) throws(TLSFailure) {
-        self.settings = settings
-        rules = try HandshakeRules(settings)
-        try renew(material)
-    }
-
-    /// The table holds settings that hold the rules.
-    deinit { rules.table = nil }
-
-    /// New sessions get what is in here. What has not changed is not made again: a certificate costs nearly a millisecond
-    /// and 20 KB. A failure changes nothing.
-    public func renew(_ material: TLSMaterial) throws(TLSFailure) {
         guard !material.certificates.isEmpty else { throw TLSFailure("there is no certificate") }
-        let tickets = material.ticketKeys.isEmpty ? nil : try TicketKeys(material.ticketKeys)
+        let rules = try HandshakeRules(material, settings)
         let clients = try ClientAuthorities(material, settings)
-        var renewed = LoadedCertificates()
         var groups: [CertificateGroup] = []
         for certificate in material.certificates {
-            let print = try fingerprint(certificate.chain, certificate.key)
-            let one: LoadedCertificate
-            if let known = loaded.certificates[print] {
-                one = known
+            let loaded = try LoadedCertificate(certificate)
+            if let index = groups.firstIndex(where: { $0.takes(loaded) }) {
+                groups[index].members.append(loaded)
             } else {
-                one = try LoadedCertificate(certificate, print)
-            }
-            renewed.certificates[print] = one
-            if let index = groups.firstIndex(where: { $0.takes(one) }) {
-                groups[index].members.append(one)
-            } else {
-                groups.append(CertificateGroup(members: [one]))
+                groups.append(CertificateGroup(members: [loaded]))
             }
         }
         var contexts: [TLSContext] = []
-        for group in groups {
-            let origin = group.members.map(\.print) + [clients.print, [tickets == nil ? 0 : 1]]
-            let context: TLSContext
-            if let known = renewed.contexts[origin] ?? loaded.contexts[origin] {
-                context = known
-            } else {
-                context = try Self.context(group, settings, clients)
-                try rules.apply(to: context, withTickets: tickets != nil)
-            }
-            renewed.contexts[origin] = context
-            contexts.append(context)
-        }
-        loaded = renewed
-        rules.tickets = tickets
-        rules.table = NameTable(groups.map(\.names), contexts)
+        for group in groups { contexts.append(try Self.context(group, settings, rules, clients)) }
+        first = contexts.removeFirst()
+        for other in contexts { try other.attach(ListenerParts(rules: rules, table: nil)) }
+        // The table is kept by the first settings, which it does not hold itself: there is no cycle.
+        let table = NameTable(groups.map(\.names), others: contexts)
+        try first.attach(ListenerParts(rules: rules, table: table))
+        tp_SSL_CTX_set_tlsext_servername_callback(first.ctx, chooseByName, Unmanaged.passUnretained(table).toOpaque())
     }
 
     /// A session that waits for a client's ClientHello; the caller frees it. Nil: there is no memory.
     func makeSession() -> OpaquePointer? {
-        guard let first = rules.table?.first, let ssl = SSL_new(first.ctx) else { return nil }
+        guard let ssl = SSL_new(first.ctx) else { return nil }
         SSL_set_accept_state(ssl)
         return ssl
     }
@@ -80,7 +53,7 @@ public final class ListenerTLS {
 
     /// The settings for the certificates of one set of names.
     private static func context(
-        _ group: CertificateGroup, _ settings: TLSSettings, _ clients: ClientAuthorities
+        _ group: CertificateGroup, _ settings: TLSSettings, _ rules: HandshakeRules, _ clients: ClientAuthorities
     ) throws(TLSFailure) -> TLSContext {
         let context = try TLSContext(TLS_server_method())
         let ctx = context.ctx
@@ -95,43 +68,19 @@ public final class ListenerTLS {
         if let ciphers = settings.ciphers {
             // Should they be of a kind that needs parameters.
             tp_SSL_CTX_set_dh_auto(ctx, 1)
-            try context.setCiphers(ciphers)
+            try context.setCiphers(ciphers, option: "--ssl-ciphers")
         }
         for member in group.members { try context.use(member.chain, member.key, name: member.name) }
         try clients.apply(to: context)
+        rules.apply(to: context)
         return context
     }
-}
-
-/// What is in use, by what it was made of.
-private struct LoadedCertificates {
-    var certificates: [[UInt8]: LoadedCertificate] = [:]
-    var contexts: [[[UInt8]]: TLSContext] = [:]
-}
-
-/// A SHA-256 of all of them.
-private func fingerprint(_ parts: [UInt8]...) throws(TLSFailure) -> [UInt8] {
-    ERR_clear_error()
-    guard let digest = EVP_MD_CTX_new() else { throw .fromQueue("TLS cannot be set up") }
-    defer { EVP_MD_CTX_free(digest) }
-    var result = [UInt8](repeating: 0, count: Int(SHA256_DIGEST_LENGTH))
-    var isGood = EVP_DigestInit_ex(digest, EVP_sha256(), nil) == 1
-    for part in parts {
-        // With its length, so that nothing moves from one to the next.
-        var count = part.count
-        isGood = isGood && EVP_DigestUpdate(digest, &count, MemoryLayout<Int>.size) == 1
-        isGood = isGood && EVP_DigestUpdate(digest, part, part.count) == 1
-    }
-    guard isGood, EVP_DigestFinal_ex(digest, &result, nil) == 1 else { throw .fromQueue("TLS cannot be set up") }
-    return result
 }
 
 // MARK: - Certificates by name
 
 /// A certificate and its key, read.
 private struct LoadedCertificate {
-    /// Of all its bytes.
-    let print: [UInt8]
     let name: String
     let chain: [Certificate]
     let key: PrivateKey
@@ -139,8 +88,7 @@ private struct LoadedCertificate {
     /// RSA, elliptic curves …
     let keyKind: Int32
 
-    init(_ certificate: TLSMaterial.Certificate, _ print: [UInt8]) throws(TLSFailure) {
-        self.print = print
+    init(_ certificate: TLSMaterial.Certificate) throws(TLSFailure) {
         name = certificate.name
         chain = try PEMReader(certificate.chain, name: name).certificates()
         key = try PEMReader(certificate.key, name: name).privateKey()
@@ -160,16 +108,16 @@ private struct CertificateGroup {
     }
 }
 
-/// Which certificates are for which name.
+/// Which certificates are for which name. It is kept by the first settings and holds the others.
 private final class NameTable {
     private var exact: [String: Int] = [:]
     /// What comes after the `*.`, which stands for one label (RFC 6125 6.4.3).
     private var wildcards: [String: Int] = [:]
-    private let contexts: [TLSContext]
+    private let others: [TLSContext]
 
-    /// `names`: those of each of the settings in order. For each name the first is taken.
-    init(_ names: [Set<String>], _ contexts: [TLSContext]) {
-        self.contexts = contexts
+    /// `names`: those of the first settings, and of each of the others in order. For each name the first is taken.
+    init(_ names: [Set<String>], others: [TLSContext]) {
+        self.others = others
         for (index, names) in names.enumerated() {
             for name in names {
                 if name.hasPrefix("*.") {
@@ -182,11 +130,11 @@ private final class NameTable {
         }
     }
 
-    /// What sessions begin with, and those go on with whose name nobody has.
-    var first: TLSContext? { contexts.first }
-
-    /// The settings for a name; nil when nobody has it.
-    func context(for name: String) -> TLSContext? { (exact[name] ?? wildcard(name)).map { contexts[$0] } }
+    /// The settings for a name; nil for the first ones, which are there for all other names, too.
+    func context(for name: String) -> TLSContext? {
+        guard let index = exact[name] ?? wildcard(name), index > 0 else { return nil }
+        return others[index &- 1]
+    }
 
     private func wildcard(_ name: String) -> Int? {
         guard !wildcards.isEmpty, let dot = name.utf8.firstIndex(of: UInt8(ascii: ".")), dot > name.startIndex
@@ -195,12 +143,13 @@ private final class NameTable {
     }
 }
 
-/// Called by OpenSSL when it has read a ClientHello: changes to the settings for the name in it. The argument is the rules.
+/// Called by OpenSSL when it has read a ClientHello: changes to the settings for the name in it. The argument is the
+/// table.
 private func chooseByName(
-    _ ssl: OpaquePointer?, _ alert: UnsafeMutablePointer<Int32>?, _ rules: UnsafeMutableRawPointer?
+    _ ssl: OpaquePointer?, _ alert: UnsafeMutablePointer<Int32>?, _ table: UnsafeMutableRawPointer?
 ) -> Int32 {
-    guard let ssl, let rules, let name = serverName(of: ssl),
-        let context = Unmanaged<HandshakeRules>.fromOpaque(rules).takeUnretainedValue().table?.context(for: name)
+    guard let ssl, let table, let name = serverName(of: ssl),
+        let context = Unmanaged<NameTable>.fromOpaque(table).takeUnretainedValue().context(for: name)
     else { return SSL_TLSEXT_ERR_OK }
     guard SSL_set_SSL_CTX(ssl, context.ctx) != nil else {
         alert?.pointee = SSL_AD_INTERNAL_ERROR
@@ -217,7 +166,7 @@ private struct ClientAuthorities {
     private let certificates: [Certificate]
     /// What sessions belong to: one that was made under other authorities, or when no certificate was asked for, is not
     /// resumed.
-    let print: [UInt8]
+    private let sessionContext: [UInt8]
 
     /// How long the names of authorities in a request for a certificate are in all at most (RFC 8446 4.2.4).
     private static let namesBytesMax = 65_535
@@ -233,12 +182,16 @@ private struct ClientAuthorities {
             }
         guard requirement == .none || !certificates.isEmpty
         else { throw TLSFailure("clients' certificates cannot be verified: nobody is named who signs them") }
-        print = try fingerprint([UInt8(requirement.rawValue)], material.clientAuthorities ?? [])
+        let identity = [UInt8(requirement.rawValue)] + (material.clientAuthorities ?? [])
+        var digest = [UInt8](repeating: 0, count: Int(SHA256_DIGEST_LENGTH))
+        guard EVP_Digest(identity, identity.count, &digest, nil, EVP_sha256(), nil) == 1
+        else { throw .fromQueue("TLS cannot be set up") }
+        sessionContext = digest
     }
 
     func apply(to context: TLSContext) throws(TLSFailure) {
         let ctx = context.ctx
-        SSL_CTX_set_session_id_context(ctx, print, UInt32(print.count))
+        SSL_CTX_set_session_id_context(ctx, sessionContext, UInt32(sessionContext.count))
         let mode =
             switch requirement {
             case .none: SSL_VERIFY_NONE
@@ -263,16 +216,27 @@ private struct ClientAuthorities {
 
 // MARK: - What handshakes need beside certificates
 
-/// What handshakes look up: who has which name, the protocols, the ticket keys. All settings share it, so that a change
-/// counts for all.
+/// What is attached to the settings.
+private final class ListenerParts {
+    let rules: HandshakeRules
+    /// With the first settings only.
+    let table: NameTable?
+
+    init(rules: HandshakeRules, table: NameTable?) {
+        self.rules = rules
+        self.table = table
+    }
+}
+
+/// Protocols and ticket keys.
 final class HandshakeRules {
-    fileprivate var table: NameTable?
-    fileprivate var tickets: TicketKeys?
     /// In the form of the extension; callbacks hand out pointers into it.
     fileprivate let protocols: UnsafeMutableBufferPointer<UInt8>
+    private let tickets: TicketKeys?
     private let asksForCertificates: Bool
 
-    fileprivate init(_ settings: TLSSettings) throws(TLSFailure) {
+    fileprivate init(_ material: TLSMaterial, _ settings: TLSSettings) throws(TLSFailure) {
+        tickets = material.ticketKeys.isEmpty ? nil : try TicketKeys(material.ticketKeys)
         asksForCertificates = settings.clientCertificates != .none
         let wire = try TLSContext.wire(settings.alpn.map { Array($0.utf8) })
         protocols = .allocate(capacity: wire.count)
@@ -281,14 +245,13 @@ final class HandshakeRules {
 
     deinit { protocols.deallocate() }
 
-    fileprivate func apply(to context: TLSContext, withTickets: Bool) throws(TLSFailure) {
-        try context.attach(self)
+    fileprivate func apply(to context: TLSContext) {
         let ctx = context.ctx
-        let this = Unmanaged.passUnretained(self).toOpaque()
-        tp_SSL_CTX_set_tlsext_servername_callback(ctx, chooseByName, this)
-        if !protocols.isEmpty { SSL_CTX_set_alpn_select_cb(ctx, chooseProtocol, this) }
+        if !protocols.isEmpty {
+            SSL_CTX_set_alpn_select_cb(ctx, chooseProtocol, Unmanaged.passUnretained(self).toOpaque())
+        }
         SSL_CTX_set_timeout(ctx, Limits.tlsTicketSeconds)
-        guard withTickets else {
+        guard tickets != nil else {
             SSL_CTX_set_options(ctx, tp_SSL_OP_NO_TICKET)
             // With that option those of TLS 1.3 would become numbers in a cache, of which there is none.
             SSL_CTX_set_num_tickets(ctx, 0)
@@ -310,7 +273,7 @@ final class HandshakeRules {
     /// Those of a session's settings, whichever it has changed to.
     private static func of(_ ssl: OpaquePointer?) -> HandshakeRules? {
         guard let ssl else { return nil }
-        return TLSContext.attached(to: SSL_get_SSL_CTX(ssl), HandshakeRules.self)
+        return TLSContext.attached(to: SSL_get_SSL_CTX(ssl), ListenerParts.self)?.rules
     }
 }
 

@@ -69,6 +69,7 @@ final class PrivateKey {
 struct PEMReader: ~Copyable {
     /// The file, for messages.
     private let name: String
+    private let bytes: [UInt8]
     private let bio: OpaquePointer
 
     init(_ bytes: [UInt8], name: String) throws(TLSFailure) {
@@ -79,6 +80,7 @@ struct PEMReader: ~Copyable {
             throw .fromQueue(name)
         }
         self.name = name
+        self.bytes = bytes
         self.bio = bio
     }
 
@@ -92,19 +94,29 @@ struct PEMReader: ~Copyable {
         }
         let last = ERR_peek_last_error()
         let isEnd = ERR_GET_LIB(last) == ERR_LIB_PEM && ERR_GET_REASON(last) == PEM_R_NO_START_LINE
+        if isEnd, certificates.isEmpty, !bytes.contains(Self.certificateMark) {
+            ERR_clear_error()
+            throw TLSFailure("\(name): there is no certificate in it (PEM)")
+        }
         guard isEnd, !certificates.isEmpty else { throw .fromQueue("\(name): no certificate can be read") }
         ERR_clear_error()
         return certificates
     }
+
+    /// How the first line of every private key ends, whatever kind it is of (RFC 7468), and of every certificate.
+    private static let keyMark = Array("PRIVATE KEY-----".utf8)
+    private static let certificateMark = Array("CERTIFICATE-----".utf8)
 
     /// The first private key.
     consuming func privateKey() throws(TLSFailure) -> PrivateKey {
         var isEncrypted = false
         guard let key = PEM_read_bio_PrivateKey(bio, nil, refusePassphrase, &isEncrypted) else {
             let failure = TLSFailure.fromQueue("\(name): no private key can be read")
-            throw isEncrypted
-                ? TLSFailure("\(name): the private key is encrypted, and there is nobody to ask for its passphrase")
-                : failure
+            if isEncrypted {
+                throw TLSFailure("\(name): the private key is encrypted, and there is nobody to ask for its passphrase")
+            }
+            // OpenSSL only says "unsupported" of what is no key.
+            throw bytes.contains(Self.keyMark) ? failure : TLSFailure("\(name): there is no private key in it (PEM)")
         }
         ERR_clear_error()
         return PrivateKey(owning: key)

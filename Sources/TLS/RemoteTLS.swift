@@ -63,7 +63,7 @@ public final class RemoteTLS {
         }
         context = try TLSContext(TLS_client_method())
         try Self.setVersion(arguments.version, context)
-        if let ciphers = arguments.ciphers { try context.setCiphers(ciphers) }
+        if let ciphers = arguments.ciphers { try context.setCiphers(ciphers, option: "ciphers") }
         try Self.setCertificate(arguments, context)
         if verifies {
             SSL_CTX_set_verify(context.ctx, SSL_VERIFY_PEER, nil)

@@ -26,24 +26,24 @@ final class TLSContext {
 
     /// Restricts ciphers to OpenSSL's words for them, separated by colons, commas or spaces: names that begin with
     /// `TLS_` are suites of TLS 1.3, the rest is for the versions before. Where there is none of a sort, those from
-    /// before stay.
-    func setCiphers(_ words: String) throws(TLSFailure) {
-        guard !words.utf8.contains(0) else { throw TLSFailure("ciphers: there is a NUL among them") }
+    /// before stay. `option`: what they were given by, for messages.
+    func setCiphers(_ words: String, option: String) throws(TLSFailure) {
+        guard !words.utf8.contains(0) else { throw TLSFailure("\(option): there is a NUL among them") }
         let words = words.split { ":, ".contains($0) }
         let suites = words.filter { $0.hasPrefix("TLS_") }
         let others = words.filter { !$0.hasPrefix("TLS_") }
         ERR_clear_error()
         if !others.isEmpty || suites.isEmpty {
             let list = others.joined(separator: ":")
-            guard SSL_CTX_set_cipher_list(ctx, list) == 1 else { throw .fromQueue("ciphers: \(list)") }
+            guard SSL_CTX_set_cipher_list(ctx, list) == 1 else { throw .fromQueue("\(option): \(list)") }
         }
         guard !suites.isEmpty else { return }
         let list = suites.joined(separator: ":")
-        guard SSL_CTX_set_ciphersuites(ctx, list) == 1 else { throw .fromQueue("ciphers: \(list)") }
+        guard SSL_CTX_set_ciphersuites(ctx, list) == 1 else { throw .fromQueue("\(option): \(list)") }
         // OpenSSL passes over suites that it does not know.
         let known = cipherNames
         for suite in suites where !known.contains(String(suite)) {
-            throw TLSFailure("ciphers: \(suite): no cipher match")
+            throw TLSFailure("\(option): \(suite): no cipher match")
         }
     }
 
@@ -58,7 +58,7 @@ final class TLSContext {
     /// Takes a certificate with its chain and the key that belongs to it, beside those of other kinds of keys.
     /// `name`: the file, for messages.
     func use(_ certificates: [Certificate], _ key: PrivateKey, name: String) throws(TLSFailure) {
-        guard let leaf = certificates.first else { throw TLSFailure("\(name): no certificate can be read") }
+        guard let leaf = certificates.first else { throw TLSFailure("\(name): there is no certificate in it (PEM)") }
         ERR_clear_error()
         guard SSL_CTX_use_certificate(ctx, leaf.x509) == 1 else { throw .fromQueue(name) }
         for certificate in certificates.dropFirst() {

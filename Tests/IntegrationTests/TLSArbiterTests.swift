@@ -72,14 +72,14 @@ extension IntegrationTests {
             }
             for (options, words) in [
                 (["--ssl-certfile", "/nowhere/x.pem"], ["/nowhere/x.pem: cannot be read: No such file or directory"]),
-                (["--ssl-certfile", broken], ["cannot start: \(broken): no certificate can be read"]),
-                (["--ssl-certfile", installed.pair.certificate], [installed.pair.certificate, "no private key"]),
+                (["--ssl-certfile", broken], ["cannot start: \(broken): there is no certificate in it"]),
+                (["--ssl-certfile", installed.pair.certificate], ["\(installed.pair.certificate): there is no private key in it"]),
                 (
                     ["--ssl-certfile", installed.pair.certificate, "--ssl-keyfile", other.key],
                     [installed.pair.certificate, other.key, "key values mismatch"]
                 ),
                 (installed.options + ["--ssl-ca-certs", broken, "--ssl-cert-reqs", "2"], [broken]),
-                (installed.options + ["--ssl-ciphers", "NOTHING"], ["NOTHING"]),
+                (installed.options + ["--ssl-ciphers", "NOTHING"], ["--ssl-ciphers: NOTHING: no cipher match"]),
             ] {
                 let (status, text) = try start(options)
                 #expect(status == 3, "\(text)")
@@ -88,7 +88,7 @@ extension IntegrationTests {
             }
             // Under -D the shell hears it.
             let daemon = try start(["-D", "--log-file", installed.folder.path + "/log", "--ssl-certfile", broken])
-            #expect(daemon.status == 3 && daemon.text.contains("\(broken): no certificate can be read"))
+            #expect(daemon.status == 3 && daemon.text.contains("\(broken): there is no certificate in it"))
         }
 
         @Test("listeners are called what they speak, and a folder of certificates is one for each name")

@@ -74,7 +74,7 @@ struct TLSFilesTests {
         let empty = try Folder(["x.key": "K"])
         #expect(
             refusal([empty.path])
-                == "\(empty.path): there is no NAME.pem in this folder, and no NAME.crt with NAME.key")
+                == "\(empty.path): there is no NAME.pem and no NAME.crt in this folder")
         #expect(
             refusal([folder.path], ["k"])
                 == "\(folder.path): is a folder, which has its own keys; k does not belong to it")
