@@ -44,6 +44,8 @@ struct RouterLink: ~Copyable {
     private var errorLinesInSecond = 0
     /// It has answered `hello`.
     var isGreeted = false
+    /// The line of stderr that says most about why it did not answer: the last that names an error, else the last.
+    private(set) var lastWords = ""
     /// The log has said what in its `ssl_args` means nothing here.
     var isIgnoredTold = false
 
@@ -262,6 +264,13 @@ struct RouterLink: ~Copyable {
         if now / 1000 != errorLinesSecond { (errorLinesSecond, errorLinesInSecond) = (now / 1000, 0) }
         errorLinesInSecond += 1
         return errorLinesInSecond <= Limits.routerErrorLinesPerSecond
+    }
+
+    /// Keeps a line of stderr should the router not come up. Indented lines belong to a trace; Node's last is its version.
+    mutating func remember(_ line: String) {
+        func isTelling(_ text: String) -> Bool { text.contains("rror") && text.first?.isWhitespace == false }
+        guard !isGreeted, !line.allSatisfy(\.isWhitespace), isTelling(line) || !isTelling(lastWords) else { return }
+        lastWords = line
     }
 
     /// A line of stderr was longer than is shown: begin anew.

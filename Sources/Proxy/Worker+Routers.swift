@@ -89,7 +89,7 @@ extension Worker {
                 control.send(.ready)
             case .bootFailed(let end):
                 // The arbiter says it.
-                control.send(.bootFailed("the router \(settings.router.text) \(end)"))
+                control.send(.bootFailed("the router \(settings.router.text) \(reason(end))"))
                 stage = .ended(status: WorkerProcess.bootFailureStatus)
             case .reloaded:
                 cache.reload()
@@ -98,7 +98,9 @@ extension Worker {
                 reloadNumber = nil
             case .reloadFailed(let end):
                 scoreboard.add(.reloadsFailed)
-                if let number = reloadNumber { control.send(.reloadFailed("the new router \(end)"), number: number) }
+                if let number = reloadNumber {
+                    control.send(.reloadFailed("the new router \(reason(end))"), number: number)
+                }
                 reloadNumber = nil
             case .drained: if case .leaving = stage, routersHaveLeft { stage = .ended(status: 0) }
             case .note(let routerNote): routerLog.log(level: routerNote.level.logLevel, "\(routerNote)")
@@ -622,7 +624,20 @@ extension Worker {
             around.poller.remove(links[slot].socketNumber)
         }
         let id = links[slot].id
+        if id.role == .main { lastWords = links[slot].isGreeted ? nil : links[slot].lastWords }
         withRouters(id.role) { $0.died(id, RouterEnd(status), now: now) }
+    }
+
+    /// Why a router did not come up: what it wrote last says more than how it ended.
+    private func reason(_ end: RouterEnd) -> String {
+        switch (end, lastWords) {
+        case (.exited(0), ""?):
+            "\(end) and did not answer hello: it has to read lines until its input ends (a Python script that only "
+                + "defines proxy is given without --router)"
+        case (.exited, let words?) where !words.isEmpty, (.signalled, let words?) where !words.isEmpty:
+            "\(end): \(words)"
+        default: "\(end)"
+        }
     }
 
     func routerSpeaks(_ token: Token) {
@@ -653,6 +668,7 @@ extension Worker {
             case .incomplete: return
             case .overflow: links[slot].skipErrorLine()
             case .line(let text):
+                links[slot].remember(text)
                 if links[slot].mayLogError(now) { routerLog.info("router \(router): \(text)") }
             }
         }

@@ -17,11 +17,7 @@ extension Worker {
             var material = try TLSParcel(parcel).material()
             defer { material.wipe() }
             do throws(TLSFailure) {
-                if let listenerTLS {
-                    try listenerTLS.renew(material)
-                } else {
-                    listenerTLS = try ListenerTLS(material, settings)
-                }
+                listenerTLS = try ListenerTLS(material, settings)
                 control.send(.tlsRenewed, number: number)
             } catch {
                 control.send(.tlsNotRenewed("\(error)"), number: number)

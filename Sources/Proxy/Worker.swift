@@ -73,6 +73,8 @@ final class Worker {
     var resolver: Resolver
     var cache: VerdictCache
     var accessLog: AccessLog?
+    /// What the router that ended last wrote to stderr before it had answered `hello`; nil when it had answered.
+    var lastWords: String?
     /// Rewriting: where routers dial back, which streams there are, and ends that have to be explained.
     var door = StreamDoor()
     var streams = StreamTable()
@@ -132,9 +134,6 @@ final class Worker {
         shadow = Self.beside(inheritance.settings.shadowRouter, limits, .shadow, generation)
         resolver = try Resolver()
         cache = VerdictCache(listeners: listeners.map(\.name))
-        if let path = inheritance.settings.accessLog {
-            accessLog = try AccessLog(path: path, format: inheritance.settings.logFormat)
-        }
         control = inheritance.takeControl()
         try around.poller.add(control.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.control))
         try around.poller.add(signals.raw, .readable, Token(slot: 0, generation: 0, kind: TokenKind.signals))

@@ -44,6 +44,7 @@ public enum WorkerProcess {
                 guard let listenerTLS = listenerTLS(material, tls, control) else { return bootFailureStatus }
                 worker.listenerTLS = listenerTLS
             }
+            guard openAccessLog(of: worker, settings, control) else { return bootFailureStatus }
             // The logs are open, no router runs yet, and there is one thread.
             if let identity, !become(identity, isHidden: holdsKeys, control) { return bootFailureStatus }
             return try worker.run()
@@ -74,6 +75,17 @@ public enum WorkerProcess {
         } catch {
             complain(control, "\(error)")
             return nil
+        }
+    }
+
+    private static func openAccessLog(of worker: Worker, _ settings: Settings, _ control: Int32) -> Bool {
+        guard let path = settings.accessLog else { return true }
+        do throws(Errno) {
+            worker.accessLog = try AccessLog(path: path, format: settings.logFormat)
+            return true
+        } catch {
+            complain(control, "the access log \(path) cannot be opened: \(error)")
+            return false
         }
     }
 
