@@ -10,6 +10,7 @@ end            write stream_end             detach         write detach
 shut           end the writing side         close          close the socket (so does the last step)
 wait PATH      until this file is there     later PATH     the same, before dialling back; then say whether one was let in
 hold           do nothing more              die            the process ends
+die once PATH  the process ends before it dials back, unless this file is there, which it makes first
 
 STEPPING_METHODS is the list of methods.
 """
@@ -80,6 +81,12 @@ class Stream:
                 except ConnectionError:
                     self.say("is turned away")
                 return
+            if argument.startswith("once "):
+                path = argument.removeprefix("once ")
+                if not os.path.exists(path):
+                    open(path, "w").close()
+                    os._exit(4)
+                continue
             if word in ("detach", "end") and self.socket is None:
                 self.notify(word)
                 continue
