@@ -1,7 +1,7 @@
 # What a clone can do. Every target installs what it needs and says so; `make run` is the place to start.
 
 .DEFAULT_GOAL := help
-.PHONY: help build install run test soak bench check format clean
+.PHONY: help build install run test soak bench audit check format clean
 
 SWIFT ?= swift
 BINARY := .build/release/tproxy
@@ -48,6 +48,10 @@ soak: build ## Reload, upgrade and kill under load for some minutes: nothing may
 bench: build ## Requests a second and CPU of each, beside other proxies, in about a minute
 	@scripts/install-missing bench
 	@benchmarks/bench $(BINARY)
+
+audit: build ## Let testssl.sh look for weaknesses in a TLS listener with the defaults
+	@scripts/install-missing audit
+	@scripts/audit $(BINARY)
 
 check: ## What CI runs before the tests: format, layers, warnings
 	@scripts/install-missing build
