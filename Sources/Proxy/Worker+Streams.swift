@@ -51,7 +51,8 @@ extension Worker {
     /// The link of the router that is to rewrite: the one that decided, if it is there, or else one that decides now.
     private func rewriter(_ decider: RouterID?) -> UInt32? {
         for router in [decider, routers.anyHolder] {
-            guard let router, let slot = linkSlot(router), !links[slot].isGivenUp,
+            // One whose socket has ended hears nothing, though what it died of is not known yet.
+            guard let router, let slot = linkSlot(router), !links[slot].isGivenUp, links[slot].endsUntil == nil,
                 withRouters(router.role, { $0.takesStreams(router) })
             else { continue }
             return slot
