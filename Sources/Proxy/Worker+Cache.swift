@@ -22,10 +22,16 @@ extension Worker {
             hit = cache.find(subject, data: data, now: now)
         }
         guard let hit else { return nil }
+        var rewritten: StreamDirections = []
+        if door.isOpen, case .remote(let remote) = hit.verdict, !remote.rewrite.isEmpty {
+            // Nothing passes by unrewritten: it waits for a router as a question does.
+            guard let all = rewrites(nil) else { return nil }
+            rewritten = all
+        }
         withdraw(slot)
         connections[slot].cacheEntry = hit.entry
         connections[slot].facts.decider = nil
-        connections[slot].facts.rewritten = door.isOpen ? rewrites(nil) : []
+        connections[slot].facts.rewritten = rewritten
         return hit.verdict
     }
 

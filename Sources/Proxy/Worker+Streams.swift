@@ -43,9 +43,10 @@ enum StreamFailure {
 extension Worker {
     // MARK: - Beginning
 
-    /// Which directions a router of this worker rewrites, for a verdict of `router`, or without one (`nil`) for a kept verdict.
-    func rewrites(_ router: RouterID?) -> StreamDirections {
-        rewriter(router).map { links[$0].abilities.methods.rewrites } ?? []
+    /// Which directions a router of this worker rewrites, for a verdict of `router`, or without one (`nil`) for a kept verdict. Nil
+    /// while there is no router that could.
+    func rewrites(_ router: RouterID?) -> StreamDirections? {
+        rewriter(router).map { links[$0].abilities.methods.rewrites }
     }
 
     /// The link of the router that is to rewrite: the one that decided, if it is there, or else one that decides now.

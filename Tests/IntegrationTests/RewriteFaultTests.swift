@@ -304,5 +304,28 @@ extension IntegrationTests {
                 #expect(try proxy.sum(.streams) == 10)
             }
         }
+
+        @Test("while no router is there a kept verdict waits for one: nothing passes by unrewritten")
+        func keptWithoutRouter() throws {
+            let folder = Folder()
+            try withStepping(environment: ["STEPPING_AGAIN": folder.path + "/go"]) { proxy, origin in
+                let order = steppingOrder(
+                    origin.address, request: ["read 4", "write > ", "echo", "end", "close"],
+                    verdict: #", "cache": {"key": "listener", "ttl": 60}"#, whole: true)
+                let first = try proxy.client(order)
+                first.end()
+                #expect(try origin.accept().text().hasPrefix("> "))
+                #expect(try first.ending() == .end)
+                kill(try #require(proxy.routers(of: try proxy.worker()).first), SIGKILL)
+                try proxy.process.line(with: "was ended by signal 9")
+                let second = try proxy.client(order)
+                second.end()
+                #expect(try second.drain(within: 0.3).ending == .stillOpen)
+                #expect(!origin.hasVisitor)
+                _ = try folder.file("go")
+                #expect(try origin.accept().text().hasPrefix("> "))
+                #expect(try second.ending() == .end)
+            }
+        }
     }
 }

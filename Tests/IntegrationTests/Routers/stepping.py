@@ -12,7 +12,8 @@ wait PATH      until this file is there     later PATH     the same, before dial
 hold           do nothing more              die            the process ends
 die once PATH  the process ends before it dials back, unless this file is there, which it makes first
 
-STEPPING_METHODS is the list of methods.
+STEPPING_METHODS is the list of methods. With STEPPING_AGAIN, a path, only the first router begins at once: those after it wait
+until that file is there.
 """
 
 import json
@@ -27,6 +28,14 @@ lock = threading.Lock()
 address = None
 METHODS = os.environ.get("STEPPING_METHODS", "rewrite_request,rewrite_response").split(",")
 COPIED = ["echo", "end", "close"]
+
+
+def only_once(path):
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def write(message):
@@ -82,9 +91,7 @@ class Stream:
                     self.say("is turned away")
                 return
             if argument.startswith("once "):
-                path = argument.removeprefix("once ")
-                if not os.path.exists(path):
-                    open(path, "w").close()
+                if only_once(argument.removeprefix("once ")):
                     os._exit(4)
                 continue
             if word in ("detach", "end") and self.socket is None:
@@ -153,6 +160,8 @@ def question(message):
     write({"id": message["id"], "result": result})
 
 
+if "STEPPING_AGAIN" in os.environ and not only_once(os.environ["STEPPING_AGAIN"] + ".first"):
+    until_there(os.environ["STEPPING_AGAIN"])
 for line in tproxy.makefile("r", encoding="utf-8", newline="\n"):
     message = json.loads(line)
     method = message["method"]
