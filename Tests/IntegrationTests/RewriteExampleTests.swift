@@ -3,9 +3,11 @@ import Foundation
 import Glibc
 import Testing
 
-/// The Python that has what the HTTP examples need: TPROXY_PYTHON, or what is found.
-private let python = ProcessInfo.processInfo.environment["TPROXY_PYTHON"] ?? "python3"
-private let hasH11 = (try? Subprocess.run([python, "-c", "import h11"]))?.status == 0
+/// The Python that has what the HTTP examples need: TPROXY_PYTHON, that of PATH, or the system's, whose packages are apt's.
+private let withH11 = [ProcessInfo.processInfo.environment["TPROXY_PYTHON"], "python3", "/usr/bin/python3"].lazy
+    .compactMap(\.self).first { (try? Subprocess.run([$0, "-c", "import h11"]))?.status == 0 }
+private let python = withH11 ?? "python3"
+private let hasH11 = withH11 != nil
 private let nginx = ["nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx"].first { has($0) }
 
 extension IntegrationTests {
