@@ -1061,7 +1061,9 @@ struct Relaying: ~Copyable {
         }
         if downward == .finished { passEndToClient(around) }
         if upward == .finished { passEndToRemote(around) }
-        if downward == .moreToDo || upward == .moreToDo { around.effects.moreToDo = true }
+        if downward == .moreToDo || upward == .moreToDo || toRemote.dropsMore || toClient.dropsMore {
+            around.effects.moreToDo = true
+        }
         if wasRewritten.toRemote {
             tend(.toRemote, left: !toRemote.isRewritten, toRemote.takeUnexplainedEnd(), &around)
         }

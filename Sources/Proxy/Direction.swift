@@ -43,6 +43,8 @@ struct Direction: ~Copyable {
     private var movedByRewriter: UInt64 = 0
     /// The rewriter has ended the stream before its source did.
     private var endedEarly = false
+    /// Of what nobody wants any more there is still some to drop: in the next turn.
+    private(set) var dropsMore = false
 
     /// Straight on, beginning with bytes that are not from the source.
     init(startingWith first: consuming Buffer?) { flow = Flow(startingWith: first) }
@@ -119,6 +121,7 @@ struct Direction: ~Copyable {
                 guard case .moved(let count) = try source.discard(pools) else { break }
                 budget -= count
             }
+            dropsMore = source.mayRead && !source.hasEnded
         } catch {
             return .sourceFailed(error)
         }
