@@ -73,7 +73,10 @@ extension IntegrationTests {
             for (options, words) in [
                 (["--ssl-certfile", "/nowhere/x.pem"], ["/nowhere/x.pem: cannot be read: No such file or directory"]),
                 (["--ssl-certfile", broken], ["cannot start: \(broken): there is no certificate in it"]),
-                (["--ssl-certfile", installed.pair.certificate], ["\(installed.pair.certificate): there is no private key in it"]),
+                (
+                    ["--ssl-certfile", installed.pair.certificate],
+                    ["\(installed.pair.certificate): there is no private key in it"]
+                ),
                 (
                     ["--ssl-certfile", installed.pair.certificate, "--ssl-keyfile", other.key],
                     [installed.pair.certificate, other.key, "key values mismatch"]
