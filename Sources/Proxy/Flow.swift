@@ -80,7 +80,11 @@ struct Flow: ~Copyable {
             case .splicing(let smallMoves):
                 guard source.givesBySplice, target.isPlain else {
                     // Records are made and opened in our memory: only kernel TLS could splice.
-                    if let outcome = copy(Pools.copiedBytes, from: &source, to: &target, &pools, &budget) {
+                    // Out of TLS smaller reads cost less: what they pass through stays in the cache.
+                    if let outcome = copy(
+                        source.isPlain ? Pools.copiedBytes : Pools.largeBytes, from: &source, to: &target, &pools,
+                        &budget)
+                    {
                         return outcome
                     }
                     continue
