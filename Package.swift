@@ -124,7 +124,9 @@ let package = Package(
             swiftSettings: common),
         .testTarget(
             name: "ProxyTests",
-            dependencies: ["Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor", "TLS"],
+            dependencies: [
+                "Addressing", "Config", "Control", "Proxy", "Linux", "RouterProtocol", "Reactor", "TLS", "COpenSSL",
+            ],
             swiftSettings: common),
         .testTarget(
             name: "SupervisorTests",

@@ -10,6 +10,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case clientLeft = "client_left"
     /// The client reset the connection or vanished.
     case clientReset = "client_reset"
+    /// A client's TLS stream ended without close_notify: nobody knows whether it was whole.
+    case clientTruncated = "client_truncated"
     /// The remote reset the connection or vanished.
     case remoteReset = "remote_reset"
     /// The router's verdict was to close, perhaps with bytes.

@@ -394,7 +394,8 @@ struct Routing: ~Copyable {
             }
             if !isAsked, outgoing == nil, !wants(.connect, around) { try gather(&around) }
         } catch {
-            return leave(.clientReset, &around)
+            let reason = client.lossReason(&around)
+            return leave(reason, &around)
         }
         if !isAsked, outgoing == nil {
             if let event = nextEvent(around) {
@@ -894,8 +895,11 @@ struct Relaying: ~Copyable {
     }
     private var deafness = Deafness.none
     private let inactivityMilliseconds: Int?
-    /// When the remote last said something, in milliseconds.
+    /// When the remote last said something, in milliseconds. Once nobody says anything any more: when what was said was last
+    /// seen on its way.
     private var remoteSpokeAt: Int64
+    /// Ciphertext that both sides had taken in the last turn.
+    private var sentCiphertext: UInt64 = 0
 
     /// `ahead` is what the remote gets before anything of the client's, `toRemote` what it gets before what the client says from now
     /// on, `toClient` what the client gets ahead of the remote's first byte. The directions that are to be rewritten wait for their rewriters.
@@ -925,12 +929,13 @@ struct Relaying: ~Copyable {
     }
 
     private var isSettled: Bool { client.isSettled && remote.isSettled }
+    /// What was said is still on its way, and nothing more will be.
+    private var nobodySpeaks: Bool { deafness != .none || endPassedToClient && endPassedToRemote }
 
     /// For a remote that stands: its silence. For one that is gone: the client's patience with what it said before. When both
     /// have ended: the patience of those who take what is left.
     var deadline: Int64? {
-        if endPassedToClient, endPassedToRemote { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
-        if deafness != .none { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
+        if nobodySpeaks { return remoteSpokeAt + Int64(Limits.stallMilliseconds) }
         // A remote that has ended its side in order is not silent: it has said all.
         return toClient.hasEnded ? nil : inactivityMilliseconds.map { remoteSpokeAt + Int64($0) }
     }
@@ -940,7 +945,7 @@ struct Relaying: ~Copyable {
         case .ready(.client, let readiness):
             client.note(readiness)
             // While the remote takes nothing nobody reads here, so the error is asked for.
-            if readiness.contains(.error), client.takeError() != nil { return clientFailed() }
+            if readiness.contains(.error), client.takeError() != nil { return clientFailed(&around) }
             return run(&facts, &around)
         case .ready(.rewriter(let direction), let readiness):
             switch direction {
@@ -956,7 +961,7 @@ struct Relaying: ~Copyable {
         case .resume: return run(&facts, &around)
         case .deadline:
             // While the client does not take what the remote has said, the remote is not silent.
-            if toClient.holdsBytes, deafness == .none { remoteSpokeAt = around.now }
+            if !nobodySpeaks, toClient.holdsBytes || !client.isSettled { remoteSpokeAt = around.now }
             guard let deadline, around.now >= deadline else { return .relaying(self) }
             if endPassedToClient, endPassedToRemote {
                 client.resetOnClose()
@@ -1024,7 +1029,8 @@ struct Relaying: ~Copyable {
         let upward: Direction.Outcome =
             deafness != .none ? .waiting : toRemote.pump(from: &client, to: &remote, &around.pools)
         let downward = toClient.pump(from: &remote, to: &client, &around.pools)
-        if toClient.taken != before.spoken { remoteSpokeAt = around.now }
+        let hasSent = takeProgress()
+        if toClient.taken != before.spoken || nobodySpeaks && hasSent { remoteSpokeAt = around.now }
         facts.bytesToRemote &+= toRemote.moved &- before.toRemote
         facts.bytesToClient &+= toClient.moved &- before.toClient
 
@@ -1035,16 +1041,19 @@ struct Relaying: ~Copyable {
                 failure?.errno == .protocolError ? .tls : .reset, failure?.message ?? "\(error)", error, byReset: true,
                 &facts,
                 &around)
-        case .targetFailed: return clientFailed()
+        case .targetFailed: return clientFailed(&around)
         case .waiting, .moreToDo, .finished: break
         }
         switch upward {
-        case .sourceFailed: return clientFailed()
+        case .sourceFailed: return clientFailed(&around)
         case .targetFailed(let error): deafness = Deafness(error)
         case .waiting, .moreToDo, .finished: break
         }
         if downward == .finished {
             switch deafness {
+            // Its close_notify came before the reset, so what it said is whole. An end without TLS may be the kernel's.
+            case .reset where !remote.isPlain && remote.hasEnded:
+                return Finishing.end(client, nil, .done, &facts, &around)
             case .reset(let error): return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
             case .ended: return Finishing.end(client, nil, .done, &facts, &around)
             case .none:
@@ -1085,6 +1094,13 @@ struct Relaying: ~Copyable {
         return .relaying(self)
     }
 
+    /// Whether a TLS peer has taken some of what waited for it, since the last time this was asked.
+    private mutating func takeProgress() -> Bool {
+        let sent = (client.sentCiphertext ?? 0) &+ (remote.sentCiphertext ?? 0)
+        defer { sentCiphertext = sent }
+        return sent != sentCiphertext
+    }
+
     private mutating func passEndToClient(_ around: borrowing Surroundings) {
         guard !endPassedToClient else { return }
         endPassedToClient = true
@@ -1108,11 +1124,12 @@ struct Relaying: ~Copyable {
     }
 
     /// The client is gone: the remote must not take what it got for the whole.
-    private consuming func clientFailed() -> Phase {
+    private consuming func clientFailed(_ around: inout Surroundings) -> Phase {
         if !endPassedToRemote { remote.resetOnClose() }
         // Many who speak TLS are gone once they have the whole answer: they say no close_notify, or leave ours unread, which
         // is a reset. Nothing has failed then.
-        return .closed(endPassedToClient && !client.isPlain ? .done : .clientReset)
+        if endPassedToClient && !client.isPlain { return .closed(.done) }
+        return .closed(client.lossReason(&around))
     }
 
     /// The remote is gone or silent. Before the first byte to the client the router may still say something.
@@ -1148,6 +1165,8 @@ struct Finishing: ~Copyable {
     private var stage = Stage.sending
     private var drained = 0
     private var lingerEnd: Int64 = .max
+    /// What the client had taken when its patience was last renewed.
+    private var takenBytes: UInt64 = 0
     let reason: CloseReason
     private(set) var deadline: Int64
 
@@ -1218,14 +1237,14 @@ struct Finishing: ~Copyable {
     private consuming func proceed(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         do throws(Errno) {
             if stage == .sending {
-                let before = facts.bytesToClient
-                guard try sendAll(&facts, &around) else {
+                let isSent = try sendAll(&facts, &around)
+                renewPatience(facts, around)
+                guard isSent else {
                     if file != nil, remaining > 0, client.mayWrite, !around.effects.moreToDo {
                         around.effects.remark = "the file became shorter while it was sent"
                         client.resetOnClose()
                         return .closed(.fileShrank)
                     }
-                    if facts.bytesToClient != before { deadline = around.now + Int64(Limits.stallMilliseconds) }
                     try client.watch(around.poller, facts.token.with(kind: TokenKind.client))
                     return .finishing(self)
                 }
@@ -1264,6 +1283,14 @@ struct Finishing: ~Copyable {
             return .closed(.clientReset)
         }
         return .finishing(self)
+    }
+
+    /// A client that takes something, however slowly, has not stalled.
+    private mutating func renewPatience(_ facts: Facts, _ around: borrowing Surroundings) {
+        let taken = client.sentCiphertext ?? facts.bytesToClient
+        guard taken != takenBytes else { return }
+        takenBytes = taken
+        deadline = around.now + Int64(Limits.stallMilliseconds)
     }
 
     /// Sends until everything is sent (true), the socket is full, the turn's share is used up or the file ends early.

@@ -234,6 +234,14 @@ extension Transport {
         }
     }
 
+    /// How much ciphertext the kernel has taken of what was written to a TLS peer; nil for a plain one, which holds nothing back.
+    var sentCiphertext: UInt64? {
+        switch tls {
+        case .none: nil
+        case .some(let session): session.sentBytes
+        }
+    }
+
     /// Whether nothing is written before the peer has said the rest of a message.
     private var waitsForInput: Bool {
         switch tls {
@@ -256,6 +264,14 @@ extension Transport {
         case .none: nil
         case .some(let session): session.failure
         }
+    }
+
+    /// Why a client that fails ends its connection, with a line for the log when TLS was broken: of resets there are many.
+    func lossReason(_ around: inout Surroundings) -> CloseReason {
+        guard let failure else { return .clientReset }
+        if failure.isTruncation { return .clientTruncated }
+        if failure.errno == .protocolError { around.effects.remark = "TLS: \(failure)" }
+        return .clientReset
     }
 
     /// What was agreed with the peer, nil for a plain one.

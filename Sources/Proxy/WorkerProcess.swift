@@ -24,7 +24,7 @@ public enum WorkerProcess {
         let identity = inheritance.identity
         // Whoever holds keys shows nobody its memory, from here to its end.
         let holdsKeys = inheritance.settings.tls != nil
-        let material = inheritance.takeTLSMaterial()
+        var material = inheritance.takeTLSMaterial()
         let logFile: LogFile
         do throws(Errno) {
             logFile = try LogFile(settings)
@@ -40,8 +40,8 @@ public enum WorkerProcess {
             raiseDescriptorLimit(log)
             let settings = inheritance.settings
             let worker = try Worker(inheritance, log: log, logFile: logFile)
-            if let tls = settings.tls, let material {
-                guard let listenerTLS = listenerTLS(material, tls, control) else { return bootFailureStatus }
+            if let tls = settings.tls, let material = material.take() {
+                guard let listenerTLS = listenerTLS(consume material, tls, control) else { return bootFailureStatus }
                 worker.listenerTLS = listenerTLS
             }
             guard openAccessLog(of: worker, settings, control) else { return bootFailureStatus }

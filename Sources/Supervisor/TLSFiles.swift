@@ -11,8 +11,19 @@ import TLS
 enum TLSFiles {
     /// Reads all of them, without ticket keys. A failure names the file and what is wrong.
     static func read(_ settings: TLSSettings) throws(TLSFailure) -> TLSMaterial {
-        var room = Limits.certificateBytesMax
         var material = TLSMaterial(certificates: [])
+        do throws(TLSFailure) {
+            try read(settings, into: &material)
+        } catch {
+            // One bad file is no reason to leave the other files' keys lying about.
+            material.wipe()
+            throw error
+        }
+        return material
+    }
+
+    private static func read(_ settings: TLSSettings, into material: inout TLSMaterial) throws(TLSFailure) {
+        var room = Limits.certificateBytesMax
         for (index, path) in settings.certificateFiles.enumerated() {
             let key = index < settings.keyFiles.count ? settings.keyFiles[index] : nil
             for pair in try pairs(path, key) {
@@ -28,7 +39,6 @@ enum TLSFiles {
         if settings.clientCertificates != .none, let path = settings.clientAuthoritiesFile {
             material.clientAuthorities = try contents(path, &room)
         }
-        return material
     }
 
     private struct Pair {

@@ -11,6 +11,10 @@ final class RemoteSessions {
     private var uses: UInt64 = 0
     /// Sessions on all shelves.
     fileprivate(set) var count = 0
+    /// Whether the remotes' certificates were verified, and have to be good still.
+    fileprivate let areVerified: Bool
+
+    init(verified: Bool) { areVerified = verified }
 
     /// Has new sessions put here, from all connections with these settings.
     func fill(from context: TLSContext) {
@@ -103,7 +107,7 @@ private final class SessionShelf {
         while let session = sessions.last {
             let isGood =
                 SSL_SESSION_is_resumable(session) == 1
-                && now < SSL_SESSION_get_time(session) &+ SSL_SESSION_get_timeout(session)
+                && now < SSL_SESSION_get_time(session) &+ SSL_SESSION_get_timeout(session) && hasValidCertificate(session)
             if isGood, SSL_SESSION_get_protocol_version(session) != TLS1_3_VERSION {
                 SSL_SESSION_up_ref(session)
                 return session
@@ -114,6 +118,13 @@ private final class SessionShelf {
             SSL_SESSION_free(session)
         }
         return nil
+    }
+
+    /// Whoever resumes a session is not shown the certificate again, and each session of TLS 1.3 begets the next: without
+    /// this a certificate would be good for as long as there is something to do.
+    private func hasValidCertificate(_ session: OpaquePointer) -> Bool {
+        guard owner?.areVerified == true, let certificate = SSL_SESSION_get0_peer(session) else { return true }
+        return X509_cmp_current_time(X509_get0_notAfter(certificate)) > 0
     }
 
     /// Keeps nothing any more.

@@ -46,7 +46,7 @@ final class CertificateStore {
 /// TLS with remotes under the same arguments, together with the sessions that can be resumed under them.
 public final class RemoteTLS {
     private let context: TLSContext
-    private let sessions = RemoteSessions()
+    private let sessions: RemoteSessions
     private let verifies: Bool
     /// Instead of the remote's own name.
     private let serverName: PeerName?
@@ -55,6 +55,7 @@ public final class RemoteTLS {
     /// in OpenSSL's own words.
     public init(_ arguments: TLSArguments, authorities: SystemAuthorities) throws(TLSFailure) {
         verifies = arguments.verifies
+        sessions = RemoteSessions(verified: arguments.verifies)
         if let name = arguments.serverName {
             guard let peer = PeerName(name) else { throw TLSFailure("server_hostname: no name of a host: \"\(name)\"") }
             serverName = peer
@@ -63,7 +64,10 @@ public final class RemoteTLS {
         }
         context = try TLSContext(TLS_client_method())
         try Self.setVersion(arguments.version, context)
-        if let ciphers = arguments.ciphers { try context.setCiphers(ciphers, option: "ciphers") }
+        if let ciphers = arguments.ciphers {
+            // Those without a certificate leave nothing to verify. `ALL` names them, and old versions of TLS have them.
+            try context.setCiphers(ciphers, withCertificates: verifies, option: "ciphers")
+        }
         try Self.setCertificate(arguments, context)
         if verifies {
             SSL_CTX_set_verify(context.ctx, SSL_VERIFY_PEER, nil)
@@ -77,6 +81,9 @@ public final class RemoteTLS {
                 store = try authorities.store()
             }
             SSL_CTX_set1_cert_store(context.ctx, store.x509)
+        } else {
+            // OpenSSL would look into the certificate all the same, and then not care: a thirtieth of a handshake.
+            SSL_CTX_set_cert_verify_callback(context.ctx, { _, _ in 1 }, nil)
         }
         let protocols = try TLSContext.wire(arguments.alpn)
         // Unlike others, this one gives 0 when all is well.
@@ -147,9 +154,11 @@ public final class RemoteTLS {
             guard let path = arguments.keyFile else { return }
             throw TLSFailure("\(path): a keyfile needs a certfile")
         }
-        let chain = try bytes(of: path)
+        var chain = try bytes(of: path)
+        defer { chain.wipe() }
         let keyPath = arguments.keyFile ?? path
-        let key = keyPath == path ? chain : try bytes(of: keyPath)
+        var key = keyPath == path ? chain : try bytes(of: keyPath)
+        defer { key.wipe() }
         try context.use(
             try PEMReader(chain, name: path).certificates(), try PEMReader(key, name: keyPath).privateKey(), name: path)
     }

@@ -71,6 +71,9 @@ public struct TLSSession: ~Copyable {
     /// Whether the socket has not taken all that was written.
     public var holdsCiphertext: Bool { end.pointee.pendingCount > 0 }
 
+    /// How much ciphertext the socket has taken: whether a peer that is slow takes anything at all.
+    public var sentBytes: UInt64 { end.pointee.sentBytes }
+
     /// Whether all that was written, our end too if it was said, is in the kernel's hands.
     public var isSettled: Bool { !holdsCiphertext && !end.pointee.owesEnd }
 
@@ -99,6 +102,11 @@ public struct TLSSession: ~Copyable {
             end.pointee.isSound = true
             return .done
         case SSL_ERROR_WANT_READ where end.pointee.receiveError == nil: return .waiting
+        // OpenSSL puts no error beside it.
+        case SSL_ERROR_ZERO_RETURN:
+            let failure = TLSFailure("the peer said close_notify during the handshake", errno: .connectionReset)
+            self.failure = failure
+            return .failed(failure)
         default:
             let failure = fail(outcome)
             return .failed(
@@ -190,8 +198,11 @@ public struct TLSSession: ~Copyable {
             let outcome = result == 1 ? SSL_ERROR_NONE : SSL_get_error(ssl, result)
             finishCall()
             guard outcome != SSL_ERROR_NONE else { continue }
-            // What is wrong comes back from the next read.
-            guard outcome == SSL_ERROR_WANT_READ, end.pointee.receiveError == nil else { return }
+            guard outcome == SSL_ERROR_WANT_READ, end.pointee.receiveError == nil else {
+                // It comes back from the next read.
+                _ = fail(outcome)
+                return
+            }
             if awaitInput() {
                 end.pointee.owesEnd = true
                 return

@@ -65,6 +65,8 @@ struct WireEnd {
     private(set) var receiveError: Errno?
     /// The socket takes nothing any more. What came before can still be read.
     private(set) var sendError: Errno?
+    /// Ciphertext that the socket has taken.
+    private(set) var sentBytes: UInt64 = 0
 
     // What the session itself has to remember.
     var failure: TLSFailure?
@@ -188,7 +190,10 @@ struct WireEnd {
     private mutating func send(_ bytes: UnsafeRawPointer, _ count: Int) -> Int {
         guard sendError == nil else { return 0 }
         do throws(Errno) {
-            if case .moved(let moved) = try Socket.send(socket, from: bytes, count: count) { return moved }
+            if case .moved(let moved) = try Socket.send(socket, from: bytes, count: count) {
+                sentBytes &+= UInt64(moved)
+                return moved
+            }
         } catch {
             sendError = error
         }

@@ -119,15 +119,16 @@ extension IntegrationTests {
             let origin = try Origin()
             try withTProxy(options(try certificates.leaf())) { proxy in
                 let order = order(#"{"remote": "\#(origin.address)"}"#, #", "rest": true"#) + "half an upl"
-                for end in ["fin", "rst"] {
+                for (number, end) in ["fin", "rst"].enumerated() {
                     let client = try TLSClient.start(proxy.port, [order, "recv=2", end])
                     let remote = try origin.accept()
                     try remote.expect("half an upl")
                     try remote.send("go")
                     #expect(try remote.ending() == .reset)
                     try client.end()
+                    let reason = try proxy.accesses(number + 1)[number]["reason"]
+                    #expect(reason == (end == "fin" ? "client_truncated" : "client_reset"))
                 }
-                #expect(try proxy.accesses(2).allSatisfy { $0["reason"] == "client_reset" })
                 let client = try TLSClient.start(proxy.port, [order, "all", "fin"])
                 let remote = try origin.accept()
                 try remote.expect("half an upl")
@@ -332,18 +333,27 @@ extension IntegrationTests {
             }
             try install(old)
             try withTProxy(["--ssl-certfile", certificate, "--ssl-keyfile", key, "-w", "2"]) { proxy in
-                let client = try TLSClient.start(
-                    proxy.port, [order(#"{"close": "ok"}"#), "all"],
-                    options: ["--ca", certificates.authorityFile, "--name", "localhost", "--times", "400"])
-                for round in 1...4 {
-                    try install(round % 2 == 1 ? new : old)
-                    proxy.process.signal(SIGHUP)
-                    _ = try client.wait(for: "progress") { $0.count >= round * 80 ? true : nil }
+                let clients = try (0..<3).map { _ in
+                    try TLSClient.start(
+                        proxy.port, ["facts", order(#"{"close": "ok"}"#), "all"],
+                        options: ["--ca", certificates.authorityFile, "--name", "localhost", "--times", "150", "--full"])
                 }
-                #expect(try client.end() == 0)
-                let seen = Seen.of(client.lines)
-                #expect(seen.count == 400 && seen.allSatisfy { $0.all == "ok" && $0.ending == "end" })
-                #expect(try Certificates.fingerprint(shownOn: proxy.port) == old.fingerprint())
+                let known = try Set([old, new].map { try $0.fingerprint().replacing(":", with: "").lowercased() })
+                for round in 1...5 {
+                    let now = round % 2 == 1 ? new : old
+                    try install(now)
+                    proxy.process.signal(SIGHUP)
+                    try proxy.process.line(with: "reloaded: ", count: round)
+                    #expect(try Certificates.fingerprint(shownOn: proxy.port) == now.fingerprint())
+                    _ = try clients[0].wait(for: "progress") { $0.count >= round * 50 ? true : nil }
+                }
+                for client in clients {
+                    #expect(try client.end() == 0)
+                    let seen = Seen.of(client.lines)
+                    let (shown, answers) = (seen.compactMap(\.fingerprint), seen.filter { $0.all != nil })
+                    #expect(answers.count == 150 && answers.allSatisfy { $0.all == "ok" && $0.ending == "end" })
+                    #expect(Set(shown) == known && shown.count == 150)
+                }
             }
         }
     }

@@ -348,6 +348,29 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a remote that has said all, and then resets for bytes that it does not want, has answered")
+        func resetAfterEnd() throws {
+            let folder = Folder()
+            let gate = "\(folder.path)/gate"
+            mkfifo(gate, 0o600)
+            let origin = try TLSOrigin(
+                try certificates.leaf(), in: certificates,
+                ["until=hello", "say=heard", "gate=\(gate)", "send=413 too large", "notify", "rst", "say=gone"])
+            try withTProxy { proxy in
+                let client = try client(proxy, verdict(origin.address, #""cert_reqs": 0"#))
+                _ = try origin.process.line(with: "heard")
+                // All of it has come before the worker looks.
+                let worker = try proxy.worker()
+                kill(worker, SIGSTOP)
+                defer { kill(worker, SIGCONT) }
+                _ = try Subprocess.run(["sh", "-c", "echo go >'\(gate)'"])
+                _ = try origin.process.line(with: "gone")
+                kill(worker, SIGCONT)
+                #expect(try client.text() == "413 too large")
+                #expect(try proxy.access(client)["reason"] == "done")
+            }
+        }
+
         @Test("a client that resets is no orderly end to the remote")
         func clientResets() throws {
             let server = try TLSServer(try certificates.leaf())

@@ -7,6 +7,7 @@ import Linux
 import Reactor
 import RouterProtocol
 import SystemPackage
+import TLS
 import Testing
 
 @testable import Proxy
@@ -17,6 +18,9 @@ final class Rig {
     private let slot: UInt32 = 0
     private var around: Surroundings
     private var client: Descriptor?
+    /// The client's TLS, when it speaks that.
+    private var tls: TLSSession?
+    private let wire = TLSWire()
     private let listener: Descriptor
     private var path: String?
     let remoteEndpoint: Endpoint
@@ -24,7 +28,7 @@ final class Rig {
 
     init(
         isOwn: Bool = false, wanting events: EventSet = [], overTCP: Bool = false, fallback: Bool = false,
-        _ change: (inout Settings) -> Void = { _ in }
+        overTLS: Bool = false, _ change: (inout Settings) -> Void = { _ in }
     ) throws {
         listener = try Socket.open(family: AF_INET)
         try Socket.bind(listener, to: .ipv4(.loopback, port: 0))
@@ -57,7 +61,35 @@ final class Rig {
             token: Token(slot: 0, generation: 0, kind: TokenKind.client), serial: 1, listener: 0, client: .unnamed,
             acceptedAt: around.nowMicroseconds)
         var transport: Transport? = Transport(ours)
+        if overTLS {
+            guard let raw = transport?.raw,
+                let session = TLSSession(listener: try Self.listenerTLS(), socket: raw, wire: around.pools.wire)
+            else { throw Errno.noMemory }
+            transport!.speak(session)
+            var arguments = TLSArguments()
+            arguments.verifies = false
+            tls = try TLSSession(
+                remote: RemoteTLS(arguments, authorities: SystemAuthorities()),
+                host: .name("a.example", port: 443), socket: clientRaw, wire: wire)
+        }
         _ = connections.insert { _, _ in Connection(client: transport.take()!, facts, around) }
+        if overTLS { try shakeHands() }
+    }
+
+    private static func listenerTLS() throws -> ListenerTLS {
+        let material = TLSMaterial(
+            certificates: [try TestCertificate(["DNS:a.example"]).material()],
+            ticketKeys: [[UInt8](repeating: 7, count: TLSMaterial.ticketKeyBytes)])
+        return try ListenerTLS(material, TLSSettings(certificateFiles: ["a.pem"]))
+    }
+
+    private func shakeHands() throws {
+        for _ in 0..<4 {
+            tls!.becameReadable()
+            let outcome = tls!.handshake()
+            _ = handle(.ready(.client, .readable))
+            if case .failed(let failure) = outcome { throw failure }
+        }
     }
 
     deinit {
@@ -112,8 +144,22 @@ final class Rig {
         }
     }
 
-    func clientSends(_ text: String) { write(clientRaw, text) }
-    func clientEnds() { end(clientRaw) }
+    func clientSends(_ text: String) {
+        guard tls != nil else { return write(clientRaw, text) }
+        var text = text
+        _ = text.withUTF8 { try? tls!.write(from: $0.baseAddress!, count: $0.count) }
+    }
+    func clientEnds() {
+        guard tls != nil else { return end(clientRaw) }
+        tls!.endWriting()
+        end(clientRaw)
+    }
+    /// What a TLS client reads with one look at its socket.
+    func clientLooks() throws -> Transfer {
+        var buffer = [UInt8](repeating: 0, count: 65_536)
+        tls!.becameReadable()
+        return try buffer.withUnsafeMutableBytes { try tls!.read(into: $0.baseAddress!, count: $0.count) }
+    }
     /// The client is gone at once, and what it has not read is lost (over TCP).
     func clientResets() {
         Socket.resetOnClose(clientRaw)

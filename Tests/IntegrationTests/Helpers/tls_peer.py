@@ -9,7 +9,7 @@ verified), --alpn A,B, --max 1.2, --want (ask clients for a certificate).
 
 Steps: send=TEXT  sendn=N (N bytes of a pattern)  recv=N  until=TEXT  all (to the end: count, sha256, how it ended)
 both=N (send N bytes and read N back at the same time)  echo (send back what comes, to the end)  notify (close_notify)
-fin (end TCP without close_notify)  rst  raw=TEXT (past TLS)  facts  session=FILE (keep the session; before the handshake: use it)
+fin (end TCP without close_notify)  rst  gate=PATH (waits until a FIFO is written)  say=TEXT  raw=TEXT (past TLS)  facts  session=FILE (keep the session; before the handshake: use it)
 """
 
 import argparse
@@ -209,6 +209,11 @@ def step(peer, word, value):
     elif word == "rst":
         peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.sock.close()
+    elif word == "gate":
+        with open(value, "rb") as gate:
+            gate.read()
+    elif word == "say":
+        say(recv=value)
     elif word == "raw":
         peer.sock.sendall(value.encode().decode("unicode_escape").encode("latin-1"))
     elif word == "facts":
@@ -242,6 +247,7 @@ def main():
     parser.add_argument("--max")
     parser.add_argument("--want", action="store_true")
     parser.add_argument("--times", type=int, default=1, help="clients: so often, with the session of the one before")
+    parser.add_argument("--full", action="store_true", help="clients: without that session")
     parser.add_argument("rest", nargs="*")
     options = parser.parse_intermixed_args()
     client = options.role == "client"
@@ -267,7 +273,7 @@ def main():
             sock.settimeout(60)
             peer = Peer(sock, context, False, options.name, session)
             serve(peer, steps)
-            session = peer.tls.session
+            session = None if options.full else peer.tls.session
             sock.close()
         return
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
