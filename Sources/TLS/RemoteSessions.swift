@@ -107,7 +107,8 @@ private final class SessionShelf {
         while let session = sessions.last {
             let isGood =
                 SSL_SESSION_is_resumable(session) == 1
-                && now < SSL_SESSION_get_time(session) &+ SSL_SESSION_get_timeout(session) && hasValidCertificate(session)
+                && now < SSL_SESSION_get_time(session) &+ SSL_SESSION_get_timeout(session)
+                && hasValidCertificate(session)
             if isGood, SSL_SESSION_get_protocol_version(session) != TLS1_3_VERSION {
                 SSL_SESSION_up_ref(session)
                 return session

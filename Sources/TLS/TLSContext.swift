@@ -36,7 +36,8 @@ final class TLSContext {
         ERR_clear_error()
         if !others.isEmpty || suites.isEmpty {
             let list = others.joined(separator: ":")
-            guard SSL_CTX_set_cipher_list(ctx, withCertificates ? "\(list):!aNULL" : list) == 1 else { throw .fromQueue("\(option): \(list)") }
+            let allowed = withCertificates ? "\(list):!aNULL" : list
+            guard SSL_CTX_set_cipher_list(ctx, allowed) == 1 else { throw .fromQueue("\(option): \(list)") }
         }
         guard !suites.isEmpty else { return }
         let list = suites.joined(separator: ":")

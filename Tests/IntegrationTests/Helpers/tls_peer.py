@@ -44,6 +44,8 @@ class Peer:
 
     def __init__(self, sock, context, server, name=None, session=None):
         self.sock = sock
+        # What was said is on its way, also before a reset.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(
             self.incoming, self.outgoing, server_side=server, server_hostname=name, session=session)
