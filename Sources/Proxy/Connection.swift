@@ -325,7 +325,12 @@ struct Routing: ~Copyable {
                 return leave(.clientReset, &around)
             }
             return proceed(&facts, &around)
-        case .resume: return proceed(&facts, &around)
+        case .resume:
+            // The first router may have come, and wants to hear of silence.
+            if silentAt == nil, !isAsked, wants(.silence, around) {
+                silentAt = around.now + Int64(around.settings.silenceMilliseconds)
+            }
+            return proceed(&facts, &around)
         case .verdict(let verdict):
             isAsked = false
             facts.toldBefore = facts.bytesToClient &+ UInt64(outgoing.count)
@@ -1012,11 +1017,7 @@ struct Relaying: ~Copyable {
                 // Its rewriter has only fallen over the remote's end.
                 return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
             }
-            // A part of a stream must not look like the whole.
-            around.effects.remark = "rewriting: \(failure.words)"
-            client.resetOnClose()
-            remote.resetOnClose()
-            return .closed(.rewriteAborted)
+            return rewritingFailed(failure, &around)
         case .verdict, .takenFile, .fileFailed, .errorAnswer, .routerFailed, .names, .namesFailed:
             return .relaying(self)
         }
@@ -1025,6 +1026,8 @@ struct Relaying: ~Copyable {
     /// Moves what can be moved, and passes ends and resets on.
     fileprivate consuming func run(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         let before = (toRemote: toRemote.moved, toClient: toClient.moved, spoken: toClient.taken)
+        // A rewriter has ended what the client gets: whatever becomes of the remote, that was the answer.
+        let wasAnswered = toClient.endedEarly
         let wasRewritten = (toRemote: toRemote.isRewritten, toClient: toClient.isRewritten)
         let upward: Direction.Outcome =
             deafness != .none ? .waiting : toRemote.pump(from: &client, to: &remote, &around.pools)
@@ -1035,6 +1038,7 @@ struct Relaying: ~Copyable {
         facts.bytesToClient &+= toClient.moved &- before.toClient
 
         switch downward {
+        case .sourceFailed where wasAnswered: return Finishing.end(client, nil, .done, &facts, &around)
         case .sourceFailed(let error):
             let failure = remote.failure
             return remoteFailed(
@@ -1051,8 +1055,8 @@ struct Relaying: ~Copyable {
         }
         if downward == .finished {
             switch deafness {
-            // Its close_notify came before the reset, so what it said is whole. An end without TLS may be the kernel's.
-            case .reset where !remote.isPlain && remote.hasEnded:
+            // Its close_notify came before the reset, so what it said is whole; an end without TLS may be the kernel's.
+            case .reset where wasAnswered || !remote.isPlain && remote.hasEnded:
                 return Finishing.end(client, nil, .done, &facts, &around)
             case .reset(let error): return remoteFailed(.reset, "\(error)", error, byReset: true, &facts, &around)
             case .ended: return Finishing.end(client, nil, .done, &facts, &around)
@@ -1070,7 +1074,9 @@ struct Relaying: ~Copyable {
         }
         if downward == .finished { passEndToClient(around) }
         if upward == .finished { passEndToRemote(around) }
-        if downward == .moreToDo || upward == .moreToDo || toRemote.dropsMore || toClient.dropsMore {
+        if toRemote.isBroken || toClient.isBroken { return rewritingFailed(.leftBytes, &around) }
+        if downward == .moreToDo || upward == .moreToDo || deafness == .none && toRemote.dropsMore || toClient.dropsMore
+        {
             around.effects.moreToDo = true
         }
         if wasRewritten.toRemote {
@@ -1121,6 +1127,14 @@ struct Relaying: ~Copyable {
     ) {
         if left { around.effects.streamsOver.insert(StreamDirections(direction)) }
         if endUnexplained { around.effects.endsUnexplained.insert(StreamDirections(direction)) }
+    }
+
+    /// A part of a stream must not look like the whole.
+    private consuming func rewritingFailed(_ failure: StreamFailure, _ around: inout Surroundings) -> Phase {
+        around.effects.remark = "rewriting: \(failure.words)"
+        client.resetOnClose()
+        remote.resetOnClose()
+        return .closed(.rewriteAborted)
     }
 
     /// The client is gone: the remote must not take what it got for the whole.

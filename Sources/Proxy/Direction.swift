@@ -41,8 +41,10 @@ struct Direction: ~Copyable {
     private var rewriter: Rewriter?
     /// What the target took of a rewriter that has left, less what that was given.
     private var movedByRewriter: UInt64 = 0
-    /// The rewriter has ended the stream before its source did.
-    private var endedEarly = false
+    /// The rewriter has ended the stream before its source did, and the target has all of it.
+    private(set) var endedEarly = false
+    /// Bytes of the source's that nobody wanted any more.
+    private var dropped: UInt64 = 0
     /// Of what nobody wants any more there is still some to drop: in the next turn.
     private(set) var dropsMore = false
 
@@ -74,7 +76,14 @@ struct Direction: ~Copyable {
     /// The source has ended its side.
     var hasEnded: Bool { flow.hasEnded }
     /// Bytes that have been taken from the source.
-    var taken: UInt64 { flow.moved }
+    var taken: UInt64 { flow.moved &+ dropped }
+    /// Its rewriter has left before it had read all that it was given: what follows would follow a hole.
+    var isBroken: Bool {
+        switch rewriter {
+        case .some(let rewriter): rewriter.hasLeftBytes
+        case .none: false
+        }
+    }
     /// Bytes that the target has taken.
     var moved: UInt64 {
         switch rewriter {
@@ -108,6 +117,7 @@ struct Direction: ~Copyable {
         movedByRewriter = rewriter.output.moved &- flow.moved
         guard rewriter.isDetaching else {
             endedEarly = true
+            flow.dropBytes()
             return dropRest(source: &source, pools)
         }
         return pump(from: &source, to: &target, &pools)
@@ -119,6 +129,7 @@ struct Direction: ~Copyable {
             var budget = Limits.flowBytesPerTurn
             while source.mayRead, !source.hasEnded, budget > 0 {
                 guard case .moved(let count) = try source.discard(pools) else { break }
+                dropped &+= UInt64(count)
                 budget -= count
             }
             dropsMore = source.mayRead && !source.hasEnded
@@ -173,6 +184,8 @@ private struct Rewriter: ~Copyable {
     private var endPassedOn = false
     /// Its bytes have ended.
     private var hasEnded = false
+    /// It closed with bytes that it had not read.
+    private var endedUnread = false
     private var isEndExplained = false
 
     init(ahead: consuming Buffer?) { output = Flow(startingWith: ahead) }
@@ -210,11 +223,15 @@ private struct Rewriter: ~Copyable {
             case .moreToDo: return .moreToDo
             case .targetFailed(let error): return .targetFailed(error)
             // Closing a Unix socket with unread bytes in it looks like a reset, after the bytes that it has written.
-            case .finished, .sourceFailed: hasEnded = true
+            case .finished: hasEnded = true
+            case .sourceFailed: (hasEnded, endedUnread) = (true, true)
             }
         }
-        return isEndSaid ? .finished : .waiting
+        return isEndSaid && !hasLeftBytes ? .finished : .waiting
     }
+
+    /// One that leaves reads to the end first, and gives on what it read: only then does the rest follow without a hole.
+    var hasLeftBytes: Bool { isDetaching && hasEnded && (endedUnread || isDeaf || !endPassedOn) }
 
     mutating func takeUnexplainedEnd() -> Bool {
         guard hasEnded, !isEndSaid, !isEndExplained else { return false }

@@ -101,6 +101,9 @@ struct Flow: ~Copyable {
         }
     }
 
+    /// Forgets what is in between: nobody wants it any more.
+    mutating func dropBytes() { between = .nothing }
+
     /// Gives the target what is in between, and reads nothing. `.finished`: nothing is left.
     mutating func deliver(to target: inout Transport, _ pools: inout Pools) -> Outcome {
         var budget = Limits.flowBytesPerTurn

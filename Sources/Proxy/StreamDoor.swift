@@ -73,12 +73,11 @@ struct StreamDoor: ~Copyable {
         }
     }
 
-    /// Accepts one. When too many say nothing, whoever has done so for longest is closed: it is nobody's rewriter.
+    /// Accepts one.
     mutating func accept(now: Int64, isTrusted: (_ user: UInt32) -> Bool) throws(Errno) -> Knock {
         guard let raw = listenerNumber, let accepted = try Socket.accept(raw) else { return .none }
         let user = try RouterSocket.peerUser(accepted.descriptor.raw)
         guard isTrusted(user) else { return .stranger(user: user) }
-        if waiting.count >= Limits.streamDialersMax, let oldest = waiting.first { drop(oldest) }
         var dialer: StreamDialer? = StreamDialer(
             descriptor: accepted.take(), deadline: now + Int64(Limits.streamTokenMilliseconds))
         let slot = dialers.insert { _, _ in
@@ -88,6 +87,16 @@ struct StreamDoor: ~Copyable {
         let token = Token(slot: slot, generation: dialers.generation(slot), kind: TokenKind.streamDialer)
         waiting.append(token)
         return .dialer(token)
+    }
+
+    /// When more say nothing than are expected, whoever has done so for longest is closed: it is nobody's rewriter. How many.
+    mutating func dropExcess(expected: Int) -> Int {
+        var count = 0
+        while waiting.count > Limits.streamDialersMax + expected, let oldest = waiting.first {
+            drop(oldest)
+            count += 1
+        }
+        return count
     }
 
     /// Reads what a dialer has said; nothing for one that is gone. A line that is all there is taken out of the socket.

@@ -39,6 +39,8 @@ struct StreamTable {
     private var deadlines = Deque<(deadline: Int64, token: StreamToken)>()
     /// Those that no router has been told of.
     private(set) var untold: [StreamToken] = []
+    /// How many a router was told of that has not dialled back for them.
+    private(set) var awaited = 0
 
     var isEmpty: Bool { streams.isEmpty }
     var count: Int { streams.count }
@@ -77,6 +79,7 @@ struct StreamTable {
         guard streams[token]?.phase == .untold else { return }
         untold.removeAll { $0 == token }
         streams[token]?.phase = .told
+        awaited += 1
         streams[token]?.router = router
     }
 
@@ -85,6 +88,7 @@ struct StreamTable {
     mutating func arrive(_ token: StreamToken, now: Int64) -> Stream? {
         guard let stream = streams[token], stream.phase == .told, now < stream.deadline else { return nil }
         streams[token]?.phase = .open
+        awaited -= 1
         return stream
     }
 
@@ -148,7 +152,11 @@ struct StreamTable {
 
     private mutating func remove(_ token: StreamToken) {
         guard let stream = streams.removeValue(forKey: token) else { return }
-        if stream.phase == .untold { untold.removeAll { $0 == token } }
+        switch stream.phase {
+        case .untold: untold.removeAll { $0 == token }
+        case .told: awaited -= 1
+        case .open: break
+        }
         tokens[stream.connection]?.removeAll { $0 == token }
         if tokens[stream.connection]?.isEmpty == true { tokens[stream.connection] = nil }
         // Its deadline goes when its time comes, or now if all of them may.

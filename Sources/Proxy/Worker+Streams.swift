@@ -26,6 +26,8 @@ enum StreamFailure {
     case deadline
     /// Its socket ended, and nobody had said that it would.
     case closed
+    /// It was to leave, and closed before it had read all that it was given.
+    case leftBytes
     /// Its router is gone.
     case routerLost
 
@@ -35,6 +37,7 @@ enum StreamFailure {
         case .noRouter: "there is no router to rewrite it"
         case .deadline: "no router has dialled back to rewrite it"
         case .closed: "its rewriter has closed without stream_end"
+        case .leftBytes: "its rewriter has closed after detach, and had not read to the end"
         case .routerLost: "the router that rewrites it is gone"
         }
     }
@@ -120,7 +123,10 @@ extension Worker {
             case .stranger(let user): turnAway("user \(user) has no business here")
             case .dialer(let dialer):
                 // Whoever has a token has said it by now, most often.
-                if hear(dialer) == .nothing { watch(dialer) }
+                guard hear(dialer) == .nothing else { break }
+                watch(dialer)
+                let count = door.dropExcess(expected: streams.awaited)
+                if count > 0 { turnAway("it has not said its token, and others wait to be heard", count: count) }
             }
         }
     }
@@ -206,12 +212,18 @@ extension Worker {
 
     /// Explains ends, tells routers of streams that the last one has not taken, and ends what has taken too long.
     func serveStreams() {
+        var unread: [(connection: Token, direction: StreamDirection)] = []
         while let (connection, direction) = unexplainedEnds.popLast() {
             guard let (_, stream) = streams.find(connection, direction), !stream.isEndSaid else { continue }
-            if let slot = linkSlot(stream.router), !links[slot].isGivenUp { readRouter(slot) }
+            if let slot = linkSlot(stream.router), !links[slot].isGivenUp, !readRouter(slot, toTheEnd: true) {
+                // It has written more than one turn takes: the next turn goes on.
+                unread.append((connection, direction))
+                continue
+            }
             guard let (_, left) = streams.find(connection, direction), !left.isEndSaid else { continue }
             fail(connection, direction, .closed)
         }
+        unexplainedEnds += unread
         for token in streams.untold { tell(token, nil) }
         if let next = streams.nextDeadline, next <= now {
             for stream in streams.expired(now: now) {

@@ -50,6 +50,46 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "whoever leaves before the end of what it was given leaves a hole: the connection is reset",
+            arguments: [0, 3_000_000])
+        func leavesBytes(amount: Int) throws {
+            try withStepping { proxy, origin in
+                let (client, server) = try proxy.stepping(
+                    origin, request: ["echo 5", "detach", "end", "close"], "first rest")
+                let sender = sending(scrambled(amount), from: client)
+                #expect(try server.drain(within: 60).ending == .reset)
+                _ = try sender.result()
+                #expect(try proxy.accesses(1)[0]["reason"] == "rewrite_aborted")
+                try proxy.process.line(with: "had not read to the end")
+                try expectWorking(proxy, origin)
+            }
+        }
+
+        @Test("a rewriter that answers in the remote's place has answered, whatever becomes of the remote")
+        func answersInstead() throws {
+            try withStepping { proxy, origin in
+                let (client, server) = try proxy.stepping(origin, response: ["write sorry", "end", "close"], "?")
+                try server.expect("?")
+                #expect(try client.text() == "sorry")
+                let port = client.localPort
+                server.reset()
+                #expect(try proxy.access(port: port)["reason"] == "done")
+            }
+        }
+
+        @Test("a remote whose last words nobody wanted is silent when it is silent")
+        func silentAfterEarlyEnd() throws {
+            try withStepping { proxy, origin in
+                let (client, server) = try proxy.stepping(
+                    origin, response: ["write x", "end", "close"], "?", verdict: #", "inactivity_timeout": 0.3"#)
+                _ = try? server.send(scrambled(2_000_000), within: 10)
+                #expect(try client.text() == "x")
+                let port = client.localPort
+                #expect(try proxy.access(port: port)["reason"] == "inactivity_timeout")
+            }
+        }
+
         @Test("a router that is killed in full flow resets its connections, and the next router rewrites")
         func killedInFullFlow() throws {
             try withStepping { proxy, origin in

@@ -36,6 +36,7 @@ private final class Box {
     var untold: [StreamToken] { table.untold }
     var isEmpty: Bool { table.isEmpty }
     var count: Int { table.count }
+    var awaited: Int { table.awaited }
     var nextDeadline: Int64? { table.nextDeadline }
     func find(_ connection: Token, _ direction: StreamDirection) -> StreamTable.Stream? {
         table.find(connection, direction)?.stream
@@ -70,11 +71,13 @@ private final class Box {
         let token = table.add(connection, .toRemote, extra: [UInt8]("1".utf8), deadline: 100)
         #expect(table.untold == [token])
         #expect(table.arrive(token, now: 0) == nil, "nobody was told")
+        #expect(table.awaited == 0)
         table.tell(token, Self.first)
-        #expect(table.untold.isEmpty)
+        #expect(table.untold.isEmpty && table.awaited == 1)
         let stream = try #require(table.arrive(token, now: 99))
         #expect(stream.connection == connection && stream.direction == .toRemote && stream.extra == [UInt8]("1".utf8))
         #expect(table.arrive(token, now: 99) == nil, "a token is good once")
+        #expect(table.awaited == 0)
         #expect(table.expired(now: 200).isEmpty, "it has arrived")
         #expect(table.remove(connection) == [Self.first])
         #expect(table.isEmpty && table.nextDeadline == nil)
@@ -129,6 +132,7 @@ private final class Box {
         #expect(table.arrive(toldToken, now: 1) == nil, "what the lost one was told is worth nothing")
         let again = try #require(table.untold.first)
         #expect(again != toldToken && table.untold.count == 1)
+        #expect(table.awaited == 1, "the other direction's")
         #expect(table.nextDeadline == 90, "the time is what is left of it")
         table.tell(again, Self.second)
         let stream = try #require(table.arrive(again, now: 89))
