@@ -86,6 +86,8 @@ public enum Limits {
     @inlinable public static var slowQuestionMilliseconds: Int { 50 }
     /// `remotes`: candidates of one verdict.
     @inlinable public static var remotesMax: Int { 64 }
+    /// What a router that does not read must be told beside questions, which it is not asked meanwhile; with more it is replaced.
+    @inlinable public static var routerUnreadBytesMax: Int { 1_048_576 }
     /// A line of a router's stderr is cut here for the log.
     @inlinable public static var routerErrorLineBytesMax: Int { 4096 }
     /// Lines of a router's stderr that are logged in a second; a flood's rest is dropped.
@@ -102,7 +104,8 @@ public enum Limits {
 
     // MARK: Rewriting
 
-    /// Rewriters that have connected and not said their token; of more the one that has waited longest is closed.
+    /// Rewriters that have connected and not said their token, beyond those that routers were asked for; of more the one that has
+    /// waited longest is closed.
     @inlinable public static var streamDialersMax: Int { 64 }
     /// The token is said at once by whoever has one.
     @inlinable public static var streamTokenMilliseconds: Int { 2_000 }

@@ -28,13 +28,16 @@ struct RouterLink: ~Copyable {
     private var written = 0
     /// The router does not read: writability is watched.
     private(set) var isBlocked = false
+    /// Bytes appended since then. It is asked nothing meanwhile, so they are what it must be told.
+    private(set) var unreadBytes = 0
     /// Nothing more is read from it: it has been given up.
     var isGivenUp = false
     /// It has closed its socket; until then its process may end, too, and says more.
     var endsUntil: Int64?
     /// There is no process of ours (any more): it was reaped, or is somebody else's.
     private(set) var isReaped = false
-    private var hasEndedInput = false
+    /// Its input ends once what is outgoing is written.
+    private var endsInput = false
     /// What it said of itself.
     var abilities = HelloAnswer.bare
     /// Lines in a row that were no messages.
@@ -171,7 +174,9 @@ struct RouterLink: ~Copyable {
 
     /// Appends a line; it leaves with `flush`, together with all others of this round.
     mutating func write(_ append: (inout [UInt8]) -> Void) {
+        let before = outgoing.count
         append(&outgoing)
+        if isBlocked { unreadBytes += outgoing.count - before }
     }
 
     /// Gives the kernel what is outgoing: one write for everything of this round. Throws when the router is gone.
@@ -183,6 +188,7 @@ struct RouterLink: ~Copyable {
             } catch {
                 outgoing.removeAll()
                 written = 0
+                isBlocked = false
                 throw error
             }
             guard case .moved(let count) = transfer else {
@@ -192,7 +198,9 @@ struct RouterLink: ~Copyable {
             written += count
         }
         isBlocked = false
+        unreadBytes = 0
         written = 0
+        if endsInput { try? Socket.endWriting(socket.raw) }
         // A burst's memory goes back; an ordinary round's is kept.
         outgoing.removeAll(keepingCapacity: outgoing.capacity <= 1 << 20)
     }
@@ -207,11 +215,11 @@ struct RouterLink: ~Copyable {
         }
     }
 
-    /// Ends the router's input, once what is outgoing is written or given up.
+    /// Ends the router's input, once what is outgoing is written: half a line is no message.
     mutating func endInput() {
-        guard !hasEndedInput else { return }
-        hasEndedInput = true
-        try? Socket.endWriting(socket.raw)
+        guard !endsInput else { return }
+        endsInput = true
+        if !hasOutgoing { try? Socket.endWriting(socket.raw) }
     }
 
     /// Sends a signal to the router's process group.

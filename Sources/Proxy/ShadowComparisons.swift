@@ -59,7 +59,8 @@ struct ShadowComparisons {
     private var entries: [UInt64: Entry] = [:]
     /// The entry of each asker whose question is not decided yet.
     private var numbers: [Asker: UInt64] = [:]
-    private var last: UInt64 = 0
+    /// Beyond those who ask the router that decides: their numbers are tokens.
+    private var last: UInt64 = 1 << 63
 
     var count: Int { entries.count }
 
@@ -105,10 +106,10 @@ struct ShadowComparisons {
         return Comparison(asker: entry.asker, decided: decided, shadowed: shadowed)
     }
 
-    /// The question will not be decided: the token of the shadow's, to be withdrawn.
-    mutating func undecided(_ asker: Asker) -> QuestionToken? {
+    /// The question will not be decided: the shadow's, to be withdrawn.
+    mutating func undecided(_ asker: Asker) -> (shadow: Asker, token: QuestionToken)? {
         guard let number = numbers.removeValue(forKey: asker) else { return nil }
-        return entries.removeValue(forKey: number)?.token
+        return entries.removeValue(forKey: number)?.token.map { (Asker(rawValue: number), $0) }
     }
 
     /// The shadow will not answer.
@@ -117,12 +118,14 @@ struct ShadowComparisons {
         if numbers[entry.asker] == shadow.rawValue { numbers[entry.asker] = nil }
     }
 
-    /// Forgets all; the tokens of the shadow's questions, to be withdrawn.
-    mutating func clear() -> [QuestionToken] {
+    /// Forgets all; the shadow's questions, to be withdrawn, and whose they were.
+    mutating func clear() -> [(shadow: Asker, asker: Asker, token: QuestionToken)] {
         defer {
             entries.removeAll()
             numbers.removeAll()
         }
-        return entries.values.compactMap(\.token)
+        return entries.compactMap { number, entry in
+            entry.token.map { (Asker(rawValue: number), entry.asker, $0) }
+        }
     }
 }

@@ -128,6 +128,7 @@ extension Worker {
     }
 
     func withdrawFromRouters(_ question: QuestionToken, _ asker: Asker) {
+        withdrawn[asker] = connectionID(Token(bits: asker.rawValue))
         withRouters(question.role) { $0.withdraw(question, now: now) }
         undecided(asker)
     }
@@ -157,7 +158,8 @@ extension Worker {
 
     /// A question that the main router will not decide.
     func undecided(_ asker: Asker) {
-        guard comparisons.count > 0, let token = comparisons.undecided(asker) else { return }
+        guard comparisons.count > 0, let (shadowAsker, token) = comparisons.undecided(asker) else { return }
+        withdrawn[shadowAsker] = connectionID(Token(bits: asker.rawValue))
         shadow.withdraw(token, now: now)
     }
 
@@ -172,7 +174,8 @@ extension Worker {
     }
 
     private func forgetShadows() {
-        for token in comparisons.clear() {
+        for (shadowAsker, asker, token) in comparisons.clear() {
+            withdrawn[shadowAsker] = connectionID(Token(bits: asker.rawValue))
             scoreboard.add(.shadowFailures)
             shadow.withdraw(token, now: now)
         }

@@ -58,13 +58,13 @@ extension Worker {
                     askShadow(question.asker, Token(bits: question.asker.rawValue).slot)
                 }
             case .cancel(let id, let question, let asker):
-                let connection = subject(asker, role).map { connectionID(Token(bits: $0.rawValue)) } ?? ""
+                let connection = withdrawn[asker] ?? connectionID(Token(bits: asker.rawValue))
                 write(id) { Notice.cancel(id: question, connection: connection).append(to: &$0) }
             case .shutdown(let id, let told):
                 guard let slot = linkSlot(id) else { break }
                 if told { links[slot].write { Notice.shutdown.append(to: &$0) } }
                 // At once, not at the end of the round: nothing may follow.
-                try? links[slot].flush()
+                flush(slot)
                 links[slot].endInput()
             case .terminate(let id): if let slot = linkSlot(id) { links[slot].signal(SIGTERM) }
             case .kill(let id): if let slot = linkSlot(id) { links[slot].signal(SIGKILL) }
@@ -103,9 +103,27 @@ extension Worker {
                 }
                 reloadNumber = nil
             case .drained: if case .leaving = stage, routersHaveLeft { stage = .ended(status: 0) }
-            case .note(let routerNote): routerLog.log(level: routerNote.level.logLevel, "\(routerNote)")
+            case .note(let routerNote):
+                routerLog.log(level: routerNote.level.logLevel, "\(routerNote)")
+                // The one before decides again, and wants what it wanted.
+                if role == .main, case .undone(_, _, let old?, _, _) = routerNote, let slot = linkSlot(old) {
+                    takeWishes(links[slot].abilities)
+                }
             }
         }
+        if !withdrawn.isEmpty { withdrawn.removeAll(keepingCapacity: true) }
+    }
+
+    /// What is told and asked besides the bytes of clients is what the main router wants, whoever decides.
+    private func takeWishes(_ abilities: HelloAnswer) {
+        wantsClosed = abilities.methods.contains(.closed)
+        let before = around.wantedEvents
+        around.wantedEvents = abilities.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
+        guard !around.wantedEvents.subtracting(before).isEmpty else { return }
+        // Those who wait for a router that was not there may be what it wants to hear of.
+        var undecided: [UInt32] = []
+        connections.forEachSlot { slab, slot in if slab[slot].phase.clientSocket != nil { undecided.append(slot) } }
+        for slot in undecided where connections.isTaken(slot) { handle(slot, .resume) }
     }
 
     private func spawn(_ id: RouterID, _ generation: Int) {
@@ -208,6 +226,11 @@ extension Worker {
         var readsAgain = false
         for slot in unflushed where links.isTaken(slot) && links[slot].hasOutgoing {
             if flush(slot) { readsAgain = true }
+            guard links[slot].unreadBytes > Limits.routerUnreadBytesMax, !links[slot].isGivenUp else { continue }
+            routerLog.error(
+                "router \(links[slot].id) does not read: \(links[slot].unreadBytes) bytes wait for it that are no questions"
+            )
+            giveUp(slot, .brokenFraming)
         }
         unflushed.removeAll(keepingCapacity: true)
         return readsAgain
@@ -221,16 +244,20 @@ extension Worker {
         do throws(Errno) {
             try links[slot].flush()
         } catch {
-            // Its answers, if there are any, are read before its end is.
+            // Its answers, if there are any, are read before its end is; nothing is written to it any more.
+            if wasBlocked { watch(slot, .readable) }
             return false
         }
         guard links[slot].isBlocked != wasBlocked else { return false }
-        let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
-        try? around.poller.modify(
-            links[slot].socketNumber, links[slot].isBlocked ? [.readable, .writable] : .readable, token)
+        watch(slot, links[slot].isBlocked ? [.readable, .writable] : .readable)
         let isBlocked = links[slot].isBlocked
         withRouters(id.role) { $0.blocked(id, isBlocked, now: now) }
         return wasBlocked
+    }
+
+    private func watch(_ slot: UInt32, _ interest: Readiness) {
+        let token = Token(slot: slot, generation: links.generation(slot), kind: TokenKind.routerSocket)
+        try? around.poller.modify(links[slot].socketNumber, interest, token)
     }
 
     private func release(_ id: RouterID) {
@@ -251,7 +278,7 @@ extension Worker {
         role == .shadow ? comparisons[asker]?.asker : asker
     }
 
-    private func connectionID(_ token: Token) -> String {
+    func connectionID(_ token: Token) -> String {
         connections.holds(token.slot, generation: token.generation) ? id(connections[token.slot].facts) : ""
     }
 
@@ -264,25 +291,32 @@ extension Worker {
         readRouter(token.slot)
     }
 
-    /// Reads what a router wrote, many lines to a read, and acts on each. Bounded: a flood waits for the next round.
-    func readRouter(_ slot: UInt32) {
+    /// Reads what a router wrote, many lines to a read, and acts on each. Bounded: a flood waits for the next round. A short read
+    /// is taken for the last word, for it nearly always is; `toTheEnd`: only the kernel's is, for a descriptor that comes with a
+    /// line cuts a read short as well. False: there may be more.
+    @discardableResult
+    func readRouter(_ slot: UInt32, toTheEnd: Bool = false) -> Bool {
         let id = links[slot].id
         for _ in 0..<Self.readsPerTurn {
             let received: Transfer
             do throws(Errno) {
                 received = try links[slot].receive()
             } catch {
-                return giveUp(slot, .closed)
+                giveUp(slot, .closed)
+                return true
             }
             switch received {
-            case .wouldBlock: return
-            case .endOfStream: return socketEnded(slot)
+            case .wouldBlock: return true
+            case .endOfStream:
+                socketEnded(slot)
+                return true
             case .moved(let count):
                 withRouters(id.role) { $0.heard(id, now: now) }
-                guard takeLines(slot) else { return }
-                if count < Self.fullRead { return }
+                guard takeLines(slot) else { return true }
+                if count < Self.fullRead, !toTheEnd { return true }
             }
         }
+        return false
     }
 
     private static let readsPerTurn = 16
@@ -405,16 +439,12 @@ extension Worker {
             links[slot].unreadableLines = 0
             links[slot].abilities = answer
             links[slot].isGreeted = true
-            // Events are the same for everybody: what the main router wants.
-            if router.role == .main {
-                wantsClosed = answer.methods.contains(.closed)
-                around.wantedEvents = answer.events.reduce(into: EventSet()) { $0.insert(EventSet($1)) }
-            }
             let methods = answer.methods
             let abilities = RouterAbilities(
                 maxInFlight: answer.inFlightMax, answersProxyError: methods.contains(.proxyError),
                 wantsCancel: methods.contains(.cancel), wantsShutdown: methods.contains(.shutdown))
             withRouters(router.role) { $0.greeted(router, abilities, now: now) }
+            if router.role == .main { takeWishes(answer) }
             if router.role != .shadow, !methods.rewrites.isEmpty { openDoor(methods.rewrites) }
         case .badGreeting(let why):
             routerLog.error("router \(router): its answer to hello cannot be used: \(why)")
@@ -616,7 +646,7 @@ extension Worker {
         links[slot].signal(SIGKILL)
         guard let status = links[slot].reap() else { return }
         if let raw = links[slot].processNumber { around.poller.remove(raw) }
-        if !links[slot].isGivenUp { readRouter(slot) }
+        if !links[slot].isGivenUp { readRouter(slot, toTheEnd: true) }
         guard links.holds(slot, generation: generation) else { return }
         readErrors(slot)
         if !links[slot].isGivenUp {

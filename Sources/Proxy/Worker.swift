@@ -79,6 +79,8 @@ final class Worker {
     var door = StreamDoor()
     var streams = StreamTable()
     var unexplainedEnds: [(connection: Token, direction: StreamDirection)] = []
+    /// The connections whose questions were taken back in this round, by who asked: they may be gone when that is told.
+    var withdrawn: [Asker: String] = [:]
     var strangerPace = LogPace()
     /// When accept(2) is tried again at the door.
     var doorOpensAt: Int64?
@@ -198,7 +200,7 @@ final class Worker {
 
     /// How long nothing has to be done unless something happens.
     private func timeout() -> Int32 {
-        if !unfinished.isEmpty { return 0 }
+        if !unfinished.isEmpty || !unexplainedEnds.isEmpty { return 0 }
         var wait = max(0, nextHeartbeat - now)
         if let next = timers.millisecondsUntilNext(now: now) { wait = min(wait, next) }
         if let next = nextRouterDeadline { wait = min(wait, max(0, next - now)) }

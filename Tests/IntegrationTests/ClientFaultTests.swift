@@ -86,6 +86,11 @@ extension IntegrationTests {
                 try Deadline(in: patience).until("the cancel") {
                     try String(contentsOfFile: log, encoding: .utf8).contains(#""method":"cancel""#)
                 }
+                // It says whose question it was, though that connection is gone.
+                let text = try String(contentsOfFile: log, encoding: .utf8)
+                let id = try proxy.access(port: port)["id"]
+                let cancel = text.split(separator: "\n").first { $0.contains(#""method":"cancel""#) }
+                #expect(try #require(cancel).contains(#""connection":"\#(id)""#), "\(text)")
             }
         }
 

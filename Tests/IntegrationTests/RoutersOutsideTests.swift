@@ -34,6 +34,24 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "a client that waits for a router that is not there yet is asked about at connect and in silence",
+            arguments: [
+                "connect", "silence",
+            ])
+        func absentWithWishes(event: String) throws {
+            let folder = Folder()
+            let path = "\(folder.path)/route.sock"
+            try withTProxy(["--silence", "100"], router: "unix:\(path)") { proxy in
+                let early = try proxy.client()
+                try proxy.process.line(with: "cannot be reached: No such file or directory")
+                let router = try Subprocess(
+                    ["python3", "-S", Repository.router("listening.py"), path], environment: ["LISTENING_EVENT": event])
+                #expect(try early.text() == event)
+                _ = router
+            }
+        }
+
         @Test("its death costs nobody an answer: what was asked is asked again when it is back")
         func comesBack() throws {
             let folder = Folder()

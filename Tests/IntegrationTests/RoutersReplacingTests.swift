@@ -72,6 +72,22 @@ extension IntegrationTests {
             }
         }
 
+        @Test("after a reload that failed the old router is asked again about what it wants to be asked about")
+        func wishesComeBack() throws {
+            let script = ScriptFile()
+            try script.write("old", hello: #"{"protocol": 1, "methods": ["proxy"], "events": ["connect"]}"#)
+            try withTProxy(router: script.command) { proxy in
+                #expect(try proxy.client().text() == "old")
+                try script.write("new", before: #"if message.get("method") == "proxy": os._exit(3)"#)
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "router 2 is ready")
+                #expect(try script.answer(proxy) == "old")
+                try proxy.process.line(with: "reload failed")
+                // Without a byte: for clients whose servers speak first.
+                #expect(try proxy.client().text() == "old")
+            }
+        }
+
         @Test("while a worker's router is stuck most clients go to the others, and nobody is lost")
         func stuckBesideOthers() throws {
             try withTProxy(["-w", "2", "--router-timeout", "5"]) { proxy in

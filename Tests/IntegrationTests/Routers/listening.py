@@ -1,7 +1,8 @@
 """A router that somebody else runs: it listens on the Unix socket argv[1] and serves everybody who connects.
 
 `{"do": "hang"}` gets no answer, `{"do": "exit"}` ends the process, any other line is the JSON of the verdict; `pid` in a close
-is replaced by the process id, `count` by how many have connected so far. As argv[2] the user that it changes to first.
+is replaced by the process id, `count` by how many have connected so far. As argv[2] the user that it changes to first. With
+LISTENING_EVENT it wants that event, and closes with its name when it comes.
 """
 
 import json
@@ -19,13 +20,16 @@ listener.bind(sys.argv[1])
 listener.listen()
 print("listening", flush=True)
 count = 0
+EVENTS = [os.environ["LISTENING_EVENT"]] if "LISTENING_EVENT" in os.environ else []
 
 
 def serve(connection):
     for line in connection.makefile("r", encoding="utf-8", newline="\n"):
         message = json.loads(line)
         if message.get("method") == "hello":
-            result = {"protocol": 1, "methods": ["proxy", "cancel", "shutdown"]}
+            result = {"protocol": 1, "methods": ["proxy", "cancel", "shutdown"], "events": EVENTS}
+        elif message.get("method") == "proxy" and message["params"]["event"] in EVENTS:
+            result = {"close": message["params"]["event"]}
         elif message.get("method") == "proxy":
             result = json.loads(message["params"]["data"])
             if result.get("do") == "exit":
