@@ -205,6 +205,11 @@ public enum Limits {
     @inlinable public static var bindPauseMilliseconds: Int { 1_000 }
     /// `--reload`: how long files have to be left alone before the routers are replaced.
     @inlinable public static var reloadPauseMilliseconds: Int { 200 }
+    /// Orders of routers, `close` and `invalidate`, that wait for a worker or the arbiter to read; more come to one that drops all
+    /// kept verdicts.
+    @inlinable public static var ordersWaitingMax: Int { 1024 }
+    /// How soon those that wait are tried again.
+    @inlinable public static var ordersPauseMilliseconds: Int { 10 }
     /// How often a worker writes its heartbeat at least.
     @inlinable public static var heartbeatMilliseconds: Int { 1_000 }
 }

@@ -133,11 +133,13 @@ struct CacheKey: Hashable {
         }
     }
 
+    /// The parts that have their length before them, in their order; data is the rest.
+    private static let measured: [(CacheParts, CachePart)] = [(.client, .client), (.host, .host), (.sni, .sni)]
+
     /// Whether a part of it has this value.
     func has(_ value: [UInt8], as wanted: CachePart) -> Bool {
         var index = Self.headBytes
-        let named: [(CacheParts, CachePart)] = [(.client, .client), (.host, .host), (.sni, .sni)]
-        for (part, name) in named where parts.contains(part) {
+        for (part, name) in Self.measured where parts.contains(part) {
             guard index &+ 2 <= bytes.count else { return false }
             let start = index &+ 2
             index = start &+ (Int(bytes[index]) &<< 8 | Int(bytes[index &+ 1]))

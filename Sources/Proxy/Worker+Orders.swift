@@ -1,18 +1,17 @@
 // What routers tell all workers: connections to close, kept verdicts to forget. A router talks to its own worker; the
 // arbiter passes the line on to the others.
 
+import Addressing
 import Config
 import Control
 import Linux
 import Logging
+import Logs
 import Reactor
 import RouterProtocol
 
 extension Worker {
-    /// In place of a line that is too long to be passed on.
-    static let invalidateAll = #"{"jsonrpc":"2.0","method":"invalidate","params":{"all":true}}"#
-
-    /// Has the arbiter tell the other workers.
+    /// Has the arbiter tell the other workers; `instead` is for a line that is too long to be passed on.
     func tellOthers(_ line: Span<UInt8>, instead: String?) {
         var text: String? = instead
         if line.count <= ControlCodec.bytesMax / 2 {
@@ -21,9 +20,20 @@ extension Worker {
             text = String(decoding: bytes, as: UTF8.self)
         }
         guard let text else { return log.error("a router's order is too long for the other workers") }
-        if control.send(.tellOthers(text)) == .full {
-            log.error("the arbiter does not take a router's order for the other workers")
+        // A router may write faster than the arbiter reads.
+        guard !waitingOrders.isEmpty || control.send(.tellOthers(text)) == .full, !waitingOrders.add(text) else {
+            return
         }
+        guard let leftOut = orderPace.permit(at: now) else { return }
+        let more = leftOut > 0 ? " (and \(leftOut) more times)" : ""
+        log.error(
+            "the arbiter takes no more orders of routers: the other workers drop all kept verdicts, and close nothing\(more)"
+        )
+    }
+
+    /// What the arbiter has not taken yet, once it does.
+    func sendOrders() {
+        waitingOrders.send { control.send(.tellOthers($0)) != .full }
     }
 
     /// A router of another worker has said something to all.
@@ -41,20 +51,31 @@ extension Worker {
         }
     }
 
-    /// Ends the connections that an order names. Looks through all of them: it is a rare thing to want.
+    /// Ends the connections that an order names. Looks through all of them, so nothing is made for each.
     func carryOut(_ order: CloseOrder) {
         var slots: [UInt32] = []
-        connections.forEachSlot { slab, slot in
-            let facts = slab[slot].facts
-            let isMeant =
-                switch order.which {
-                case .connection(let wanted): wanted == self.id(facts)
-                case .tag(let tag): facts.tags.contains(tag)
-                case .remote(let remote): facts.remote.map { "\($0)" == remote } ?? false
-                }
-            if isMeant { slots.append(slot) }
+        switch order.which {
+        case .connection(let id):
+            guard let wanted = connectionSerial(id) else { break }
+            connections.forEachSlot { slab, slot in if slab[slot].facts.serial == wanted { slots.append(slot) } }
+        case .tag(let tag):
+            connections.forEachSlot { slab, slot in if slab[slot].facts.tags.contains(tag) { slots.append(slot) } }
+        case .remote(let text):
+            guard let remote = Endpoint(text) else { break }
+            connections.forEachSlot { slab, slot in if slab[slot].facts.remote == remote { slots.append(slot) } }
         }
         for slot in slots where connections.isTaken(slot) { handle(slot, .close(reset: order.reset)) }
-        log.info("closed \(slots.count) connection\(slots.count == 1 ? "" : "s") for the router")
+        guard !slots.isEmpty, let leftOut = orderPace.permit(at: now) else { return }
+        let more = leftOut > 0 ? " (and others for \(leftOut) more orders)" : ""
+        log.info("closed \(slots.count) connection\(slots.count == 1 ? "" : "s") for the router\(more)")
+    }
+
+    /// The number of a connection of this worker, by its id.
+    private func connectionSerial(_ id: String) -> UInt64? {
+        let own = "\(serial)."
+        guard id.hasPrefix(own), let number = UInt64(id.dropFirst(own.count)), "\(own)\(number)" == id else {
+            return nil
+        }
+        return number
     }
 }

@@ -380,7 +380,7 @@ extension Worker {
             case .invalidate where router.role == .shadow, .close where router.role == .shadow: return .nothing
             case .invalidate(let invalidation):
                 cache.invalidate(invalidation)
-                tellOthers(line, instead: Self.invalidateAll)
+                tellOthers(line, instead: WaitingOrders.invalidateAll)
                 return .nothing
             case .close(let order):
                 tellOthers(line, instead: nil)

@@ -68,6 +68,9 @@ final class Worker {
     var generation: UInt64
     /// The router that decides wants to hear of ends.
     var wantsClosed = false
+    /// Orders of routers that the arbiter has not taken yet.
+    var waitingOrders = WaitingOrders()
+    var orderPace = LogPace()
     /// The number of the reload command that is under way.
     var reloadNumber: UInt32?
     var resolver: Resolver
@@ -188,6 +191,7 @@ final class Worker {
             advanceRouters()
             serveStreams()
             serveRouters()
+            if !waitingOrders.isEmpty { sendOrders() }
             accessLog?.flush()
             try changeStage()
             if case .ended(let status) = stage {
@@ -206,6 +210,7 @@ final class Worker {
         if let next = nextRouterDeadline { wait = min(wait, max(0, next - now)) }
         if let next = acceptor.deadline { wait = min(wait, max(0, next - now)) }
         if let next = nextStreamDeadline { wait = min(wait, max(0, next - now)) }
+        if !waitingOrders.isEmpty { wait = min(wait, Int64(Limits.ordersPauseMilliseconds)) }
         return Int32(clamping: wait)
     }
 

@@ -93,6 +93,7 @@ public struct Arbiter: ~Copyable {
                 }
             }
             reloadWhenDue()
+            for handle in workers.values where !handle.waitingOrders.isEmpty { handle.passWaiting() }
             let now = Instant.now()
             happen(core.wantsHeartbeats(at: now) ? .heartbeats(heartbeats()) : .tick)
             pingServiceManager(at: now)
@@ -107,9 +108,12 @@ public struct Arbiter: ~Copyable {
 
     /// Until the core's next deadline, rounded up: a moment too early would only be waited out again.
     private func waitMilliseconds() -> Int32 {
-        guard let deadline = [core.nextDeadline, nextPing, reloadAt].compactMap({ $0 }).min() else { return -1 }
+        let pause = workers.values.contains { !$0.waitingOrders.isEmpty } ? Int64(Limits.ordersPauseMilliseconds) : .max
+        guard let deadline = [core.nextDeadline, nextPing, reloadAt].compactMap({ $0 }).min() else {
+            return pause == .max ? -1 : Int32(clamping: pause)
+        }
         let left = deadline.milliseconds(since: .now())
-        return Int32(clamping: max(0, left + 1))
+        return Int32(clamping: min(pause, max(0, left + 1)))
     }
 
     /// Tells the core, does what it says, and goes on with what that made happen.
@@ -270,6 +274,14 @@ public struct Arbiter: ~Copyable {
     /// A worker that cannot be told is ended in the way that needs no channel.
     private func tell(_ serial: Serial, _ command: Command) {
         guard let handle = workers[serial] else { return }
+        if case .told(let order) = command {
+            if !handle.pass(order) {
+                log.warning(
+                    "\(WorkerName(serial: serial, pid: handle.pid)) takes no orders of routers: it is to drop all kept verdicts"
+                )
+            }
+            return
+        }
         let sending = handle.tell(command, passing: command == .renewTLS ? tlsParcel : nil)
         guard sending != .sent else { return }
         let name = WorkerName(serial: serial, pid: handle.pid)

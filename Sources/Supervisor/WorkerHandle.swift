@@ -12,6 +12,8 @@ final class WorkerHandle {
     let slot: Int
     let channel: ArbiterChannel
     private var lastNumber: UInt32 = 0
+    /// Orders of other workers' routers that it has not taken yet.
+    private(set) var waitingOrders = WaitingOrders()
 
     init(serial: Serial, pid: Int32, slot: Int, channel: consuming ArbiterChannel) {
         self.serial = serial
@@ -24,6 +26,18 @@ final class WorkerHandle {
     func tell(_ command: Command, passing descriptor: Int32? = nil) -> ArbiterChannel.Sending {
         lastNumber &+= 1
         return channel.send(command, number: lastNumber, passing: descriptor)
+    }
+
+    /// Passes an order of another worker's router on, now or once it reads. False when it reads so little that all that waits has
+    /// come to one order.
+    func pass(_ order: String) -> Bool {
+        guard !waitingOrders.isEmpty || tell(.told(order)) == .full else { return true }
+        return waitingOrders.add(order)
+    }
+
+    /// What it has not taken yet, once it does.
+    func passWaiting() {
+        waitingOrders.send { tell(.told($0)) != .full }
     }
 
     func send(_ signal: Signal) {
