@@ -1,7 +1,8 @@
 // Rewriting: the streams that tproxy is dialled back for.
 
 import net from 'node:net';
-import { Duplex, finished } from 'node:stream';
+import { Duplex } from 'node:stream';
+import { finished } from 'node:stream/promises';
 
 import { log } from './wire.mjs';
 
@@ -16,6 +17,7 @@ const GONE = new Set(['EPIPE', 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE', 'ERR_
 export class RewriteStream extends Duplex {
   #socket;
   #say;
+  #leaving = null;
 
   /** `say(method)` tells tproxy something of this stream, and resolves when that is written. */
   constructor(socket, params, say) {
@@ -41,16 +43,36 @@ export class RewriteStream extends Duplex {
     this.on('error', () => {});
   }
 
-  /** Leaves: what has not been read goes on as it is, and what comes later passes us by. Resolves when that is done. */
-  async detach() {
+  /**
+   * Leaves: what has not been read goes on as it is, and what comes later passes us by. Resolves when that is done.
+   *
+   * The stream ends by itself then, whatever becomes of the function that said so.
+   */
+  detach() {
+    this.#leaving ??= this.#leave();
+    // Who does not wait for it need not hear either that the connection has gone: that would end the process.
+    this.#leaving.catch(() => {});
+    return this.#leaving;
+  }
+
+  /** Whether `detach()` has been called. */
+  get isLeaving() {
+    return this.#leaving !== null;
+  }
+
+  async #leave() {
     this.unpipe();
     this.removeAllListeners('data');
-    await this.#say('detach');
-    // It ends soon: tproxy gives us no more.
+    this.removeAllListeners('readable');
+    this.#say('detach');
+    // At once, for a stream that nobody listens to would flow on; it ends soon, when tproxy gives us no more.
     this.pipe(this);
-    await new Promise((resolve, reject) => {
-      finished(this, { readable: false }, (error) => (error ? reject(error) : resolve()));
-    });
+    try {
+      await finished(this, { readable: false });
+    } catch (error) {
+      this.destroy();
+      throw error;
+    }
   }
 
   /** `for await`, which may be left early: that is no abort. */
@@ -105,11 +127,15 @@ export function rewrite(address, params, call, say) {
   });
 }
 
-/** A promise that resolves is the end of the stream, one that is rejected an abort. Without one the function ends it itself. */
+/**
+ * A promise that resolves is the end of the stream, one that is rejected an abort. Without one the function ends it itself.
+ *
+ * A stream that is being left is past all that: what it still holds must be written before its end.
+ */
 function run(stream, call) {
   const failed = (error) => {
     if (!(stream.destroyed && GONE.has(error?.code))) log(error?.stack ?? String(error));
-    stream.destroy();
+    if (!stream.isLeaving) stream.destroy();
   };
   let returned;
   try {
@@ -119,6 +145,6 @@ function run(stream, call) {
   }
   if (typeof returned?.then !== 'function') return undefined;
   return returned.then(() => {
-    if (!stream.writableEnded && !stream.destroyed) stream.end();
+    if (!stream.isLeaving && !stream.writableEnded && !stream.destroyed) stream.end();
   }, failed);
 }

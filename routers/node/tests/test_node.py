@@ -456,6 +456,63 @@ class Streams(NodeTest):
                 self.assert_said(router, "stream_end", stream)
             self.assertEqual(bytes(got), b"first:" + data[:sent])
 
+    def test_a_listener_that_leaves_loses_nothing_of_what_comes_until_tproxy_knows(self) -> None:
+        for event, handler in (
+            ("data", "(data) => { stream.write(data); stream.detach(); }"),
+            ("data", "(data) => { stream.detach(); stream.unshift(data); }"),
+            ("readable", "() => { stream.write(stream.read()); stream.detach(); }"),
+        ):
+            with self.subTest(handler):
+                router = self.rewriter(
+                    f"""
+                    const long = 'x'.repeat(4 << 20);
+                    const rewriteRequest = (stream) => {{ stream.on('{event}', {handler}); }};
+                    run({{ proxy: () => ({{ close: long }}), rewriteRequest }});
+                    """
+                )
+                # An answer that is not read: the word that it leaves waits behind it.
+                router.send(router.question(b"x"))
+                with self.worker.stream(router) as stream:
+                    stream.send(b"a")
+                    self.assertEqual(stream.receive(1), b"a")
+                    stream.send(b"b")
+                    self.assertIn("result", router.receive())
+                    self.assert_said(router, "detach", stream)
+                    stream.send(b"c")
+                    stream.end()
+                    self.assertEqual(stream.rest(), b"bc")
+                    self.assert_said(router, "stream_end", stream)
+
+    def test_a_function_that_is_over_while_it_leaves_has_not_ended_the_stream(self) -> None:
+        for name, function in (
+            ("returns", "async (stream) => { stream.detach(); }"),
+            ("leaves twice", "async (stream) => { stream.detach(); stream.detach(); }"),
+            ("ends a loop", "async (stream) => { for await (const d of stream) { stream.write(d); stream.detach(); } }"),
+            ("throws", "(stream) => { stream.detach(); throw new RangeError('no good'); }"),
+            ("rejects", "async (stream) => { await stream.detach(); throw new RangeError('no good'); }"),
+        ):
+            with self.subTest(name):
+                router = self.rewriter(f"run({{ proxy: () => null, rewriteRequest: {function} }});")
+                with self.worker.stream(router) as stream:
+                    stream.send(b"a")
+                    self.assert_said(router, "detach", stream)
+                    stream.send(b"bc")
+                    stream.end()
+                    self.assertEqual(stream.rest(), b"abc")
+                    self.assert_said(router, "stream_end", stream)
+                self.assertEqual(router.end(), 0)
+                self.assertEqual("RangeError" in router.stderr(), "RangeError" in function)
+
+    def test_a_connection_that_goes_away_while_nobody_waits_for_the_leaving_is_no_fault_of_the_router(self) -> None:
+        router = self.rewriter("run({ proxy: () => null, rewriteRequest: (stream) => { stream.detach(); } });")
+        with self.worker.stream(router) as stream:
+            self.assert_said(router, "detach", stream)
+            stream.send(b"x" * 100_000)
+            stream.receive(1)
+        self.assert_silent(router)
+        self.assertEqual(router.end(), 0)
+        self.assertEqual(router.stderr(), "")
+
     def test_a_tproxy_that_cannot_be_dialled_is_logged_and_the_router_goes_on(self) -> None:
         router = self.rewriter(identity(IDENTITIES["pipe"]))
         self.worker.close()
