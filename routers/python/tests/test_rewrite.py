@@ -473,6 +473,91 @@ class Leaving(RewriteTest):
         router.close()
         router.process.wait(TIMEOUT)
 
+    def leaves(self, functions: str, **options: str) -> Router:
+        """What the source still sends after the router has said that it leaves comes out, and then the end is said."""
+        router = self.rewriter(
+            "import asyncio, io, time, tproxy\n"
+            + textwrap.dedent(functions)
+            + "\ntproxy.run(lambda data: None, rewrite_request=rewrite{options})",
+            **options,
+        )
+        with self.worker.stream(router) as stream:
+            stream.send(b"a")
+            self.assert_said(router, "detach", stream)
+            stream.send(b"bc")
+            stream.end()
+            self.assertEqual(stream.rest(), b"abc")
+            self.assert_said(router, "stream_end", stream)
+        return router
+
+    def test_what_a_function_does_after_it_has_left_does_not_hold_the_connection_up(self) -> None:
+        for kind, wait, options in KINDS:
+            with self.subTest(kind + options):
+                self.leaves(
+                    """
+                    {kind} rewrite(req):
+                        {wait}req.detach()
+                        {sleep}(1000)
+                    """,
+                    kind=kind,
+                    wait=wait,
+                    options=options,
+                    sleep="await asyncio.sleep" if wait else "time.sleep",
+                )
+
+    def test_after_it_has_left_a_stream_can_be_used_no_more_and_an_exception_is_only_logged(self) -> None:
+        for kind, wait, options in KINDS:
+            for use in ("{wait}req.read(1)", "{wait}req.write(b'x')", "{wait}req.detach()"):
+                with self.subTest(f"{kind}{options} {use}"):
+                    router = self.leaves(
+                        """
+                        {kind} rewrite(req):
+                            {wait}req.detach()
+                            {use}
+                        """,
+                        kind=kind,
+                        wait=wait,
+                        options=options,
+                        use=use.format(wait=wait),
+                    )
+                    self.assertEqual(router.end(), 0)
+                    self.assertIn("ValueError: I/O operation on a stream that was detached", router.stderr())
+
+    def test_a_task_that_is_over_while_it_leaves_has_not_ended_the_stream(self) -> None:
+        for then in ("return", "raise RuntimeError('no good')", "leaving.cancel()"):
+            with self.subTest(then):
+                router = self.leaves(
+                    """
+                    async def rewrite(req):
+                        leaving = asyncio.ensure_future(req.detach())
+                        await asyncio.sleep(0)
+                        {then}
+                    """,
+                    then=then,
+                )
+                self.assertEqual(router.end(), 0)
+                self.assertEqual("no good" in router.stderr(), "no good" in then)
+
+    def test_a_function_that_could_not_give_all_back_has_not_ended_the_stream(self) -> None:
+        router = self.rewriter(
+            """
+            import io, tproxy
+            class Failing(io.BufferedReader):
+                def read1(self, size):
+                    raise OSError("lost")
+            def rewrite_request(req):
+                try:
+                    req.detach(Failing(req))
+                except OSError:
+                    pass
+            tproxy.run(lambda data: None, rewrite_request=rewrite_request)
+            """
+        )
+        with self.worker.stream(router) as stream:
+            self.assert_said(router, "detach", stream)
+            self.assertEqual(stream.rest(), b"")
+            self.assert_silent(router)
+
     def test_a_rewriter_that_dies_while_it_leaves_has_not_ended_the_stream(self) -> None:
         router = self.rewriter(
             """

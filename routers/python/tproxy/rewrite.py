@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 from typing import TYPE_CHECKING, Any, Callable, Union
@@ -34,6 +35,7 @@ class RewriteIO(io.RawIOBase):
         self._say = say
         #: The other end has gone: what then goes wrong in the function is no fault of its own.
         self._is_broken = False
+        self._is_leaving = False
         self._is_detached = False
         self._is_aborted = False
 
@@ -84,9 +86,10 @@ class RewriteIO(io.RawIOBase):
         """Leave: what the source has sent and we have not read goes on as it is, and what it will send passes us by.
 
         With a ``BufferedReader`` around this stream, pass it: it holds bytes that have been read and not been
-        used. Nothing can be read or written after this.
+        used. Nothing can be read or written after this, and whatever the function still does is its own affair.
         """
         self._check()
+        self._is_leaving = True
         self._say("detach")
         source = self if reader is None else reader
         # It ends soon: tproxy gives us no more.
@@ -96,6 +99,8 @@ class RewriteIO(io.RawIOBase):
                 break
             self.write(data)
         self._is_detached = True
+        self._say("stream_end")
+        self._sock.close()
 
     def abort(self) -> None:
         """Reset the connection, without a word in the log. Nothing can be read or written after this."""
@@ -113,7 +118,8 @@ class RewriteIO(io.RawIOBase):
 
     def _end(self, is_clean: bool) -> None:
         """The function has returned, or raised."""
-        if is_clean and not self._is_aborted:
+        # Whoever leaves says it there, once all is written that was given.
+        if is_clean and not (self._is_aborted or self._is_leaving):
             self._say("stream_end")
         self._sock.close()
 
@@ -141,7 +147,7 @@ class AsyncRewriteIO:
         self._writer = writer
         self._say = say
         self._is_broken = False
-        self._is_detached = False
+        self._leaving: asyncio.Future[None] | None = None
         self._is_aborted = False
         # What is written is in the kernel's hands when drain() returns.
         writer.transport.set_write_buffer_limits(0)
@@ -149,11 +155,7 @@ class AsyncRewriteIO:
     async def read(self, size: int = -1) -> bytes:
         """At most ``size`` bytes, or all to the end. ``b""`` at the end of what the source sends."""
         self._check()
-        try:
-            return await self.reader.read(size)
-        except ConnectionError:
-            self._is_broken = True
-            raise
+        return await self._read(size)
 
     async def recv(self, size: int | None = None) -> bytes:
         return await self.read(RECV_BYTES if size is None or size < 0 else size)
@@ -162,12 +164,7 @@ class AsyncRewriteIO:
         """Write all of it, and wait while the destination does not take it."""
         self._check()
         view = memoryview(data.encode("latin-1") if isinstance(data, str) else data)
-        try:
-            self._writer.write(view)
-            await self._writer.drain()
-        except ConnectionError:
-            self._is_broken = True
-            raise
+        await self._write(view)
         return view.nbytes
 
     async def send(self, data: Buffer) -> int:
@@ -181,23 +178,58 @@ class AsyncRewriteIO:
 
     async def detach(self) -> None:
         """Leave, as ``RewriteIO.detach``. What ``reader`` holds goes on as it is."""
+        import asyncio
+
         self._check()
-        await self._say("detach")
-        while data := await self.read(RECV_BYTES):
-            await self.write(data)
-        self._is_detached = True
+        # On its own, for it must be brought to its end, whoever is cancelled while he waits for it.
+        self._leaving = asyncio.ensure_future(self._leave())
+        await asyncio.shield(self._leaving)
 
     def abort(self) -> None:
-        """Reset the connection, without a word in the log."""
+        """Reset the connection, without a word in the log. Does nothing once it has been left."""
         self._is_aborted = True
 
     def _check(self) -> None:
-        if self._is_detached or self._is_aborted:
+        if self._leaving is not None or self._is_aborted:
             raise ValueError("I/O operation on a stream that was detached or aborted")
 
-    async def _end(self, is_clean: bool) -> None:
+    async def _read(self, size: int) -> bytes:
         try:
-            if is_clean and not self._is_aborted:
+            return await self.reader.read(size)
+        except ConnectionError:
+            self._is_broken = True
+            raise
+
+    async def _write(self, data: bytes | memoryview) -> None:
+        try:
+            self._writer.write(data)
+            await self._writer.drain()
+        except ConnectionError:
+            self._is_broken = True
+            raise
+
+    async def _leave(self) -> None:
+        is_clean = False
+        try:
+            await self._say("detach")
+            # It ends soon: tproxy gives us no more.
+            while data := await self._read(RECV_BYTES):
+                await self._write(data)
+            is_clean = True
+        finally:
+            await self._close(is_clean)
+
+    async def _end(self, is_clean: bool) -> None:
+        """The function has returned, or raised."""
+        if self._leaving is None:
+            await self._close(is_clean and not self._is_aborted)
+        else:
+            with contextlib.suppress(ConnectionError):
+                await self._leaving
+
+    async def _close(self, is_clean: bool) -> None:
+        try:
+            if is_clean:
                 await self._writer.drain()
                 await self._say("stream_end")
             else:
