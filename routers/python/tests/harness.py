@@ -22,6 +22,18 @@ EXAMPLES = PACKAGE / "examples"
 #: Far beyond what anything here takes: only a router that hangs meets it.
 TIMEOUT = 20
 
+#: Ahead of a program: so many threads of these names can be started, as under a limit of the system's.
+FEW_THREADS = """
+import threading
+start_thread = threading.Thread.start
+def start_one_of_few(thread):
+    others = [other for other in threading.enumerate() if other.name.startswith("{name}")]
+    if thread.name.startswith("{name}") and len(others) >= {count}:
+        raise RuntimeError("can't start new thread")
+    start_thread(thread)
+threading.Thread.start = start_one_of_few
+"""
+
 
 class Link:
     """Our end of a router's socket."""

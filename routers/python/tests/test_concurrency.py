@@ -6,7 +6,7 @@ import signal
 import sys
 import unittest
 
-from harness import RUNNER, RouterTest
+from harness import FEW_THREADS, RUNNER, RouterTest
 
 CANCELLED = {"code": -32000, "message": "cancelled"}
 
@@ -233,6 +233,16 @@ class Threads(RouterTest):
         router.hello()
         router.sock.close()
         self.assertEqual(router.wait(), 0)
+
+    def test_fewer_threads_than_wanted_are_better_than_none(self) -> None:
+        text = "import tproxy\ntproxy.run(lambda data: {'close': data}, threads=4)\n"
+        router = self.program(FEW_THREADS.format(name="router", count=2) + text)
+        self.assertEqual(router.ask(b"x"), {"close": "x"})
+        self.assertEqual(router.end(), 0)
+        self.assertEqual(router.stderr(), "tproxy: 2 threads instead of 4: can't start new thread\n")
+        router = self.program(FEW_THREADS.format(name="router", count=0) + text)
+        self.assertEqual(router.wait(), 1)
+        self.assertIn("RuntimeError: can't start new thread", router.stderr())
 
     def test_ten_thousand_questions_are_answered_each_once(self) -> None:
         router = self.program(THREADS)

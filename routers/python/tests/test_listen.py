@@ -14,7 +14,7 @@ import time
 import unittest
 from typing import Any
 
-from harness import RUNNER, TIMEOUT, Link, Router, RouterTest
+from harness import FEW_THREADS, RUNNER, TIMEOUT, Link, Router, RouterTest
 
 KINDS = (("def", ""), ("def", ", threads=2"), ("async def", ""))
 
@@ -95,6 +95,17 @@ class Listening(RouterTest):
                 self.assertEqual(answered, {question["id"] for question in questions})
                 self.assertEqual(link.receive_line(), b"")
                 self.assertEqual(other.ask(b"x"), {"close": "1"})
+
+    def test_a_worker_that_no_thread_can_be_started_for_is_turned_away_and_the_others_stay(self) -> None:
+        path = self.folder / "route.sock"
+        few = FEW_THREADS.format(name="reader", count=1)
+        text = few + ROUTE.format(kind="def", options=", threads=2")
+        router = self.start(sys.executable, self.write("program.py", text), path)
+        link = self.connect(path)
+        self.assertEqual(link.ask(b"1"), {"close": "1"})
+        self.assertEqual(self.connect(path).receive_line(), b"")
+        self.assertEqual(link.ask(b"2"), {"close": "2"})
+        self.assertIn("tproxy: cannot serve tproxy: can't start new thread\n", router.stderr())
 
     def test_what_is_told_goes_to_all_that_are_greeted(self) -> None:
         for kind, options in KINDS:

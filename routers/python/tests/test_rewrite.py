@@ -16,7 +16,7 @@ import time
 import unittest
 from typing import Any
 
-from harness import PACKAGE, TIMEOUT, Link, Router, RouterTest
+from harness import FEW_THREADS, PACKAGE, TIMEOUT, Link, Router, RouterTest
 
 sys.path.insert(0, str(PACKAGE))
 
@@ -628,6 +628,8 @@ class Many(RewriteTest):
             for stream in pair:
                 self.assertTrue(stream.rest() in (b"", b"x"))
                 stream.sock.close()
+        said = "tproxy: streams wait for a thread: stream_threads=4 is for 2 connections at a time\n"
+        self.assertEqual(router.stderr(), said)  # and once, although four connections did
 
     def test_a_low_limit_of_descriptors_is_raised_for_the_streams(self) -> None:
         limit = "import resource as r\nr.setrlimit(r.RLIMIT_NOFILE, (64, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
@@ -677,6 +679,79 @@ class Many(RewriteTest):
                     writer.join(TIMEOUT)
                     self.assertEqual((count, digest.hexdigest()), (total, hashlib.sha256(bytes(total)).hexdigest()))
                     self.assert_said(router, "stream_end", stream)
+
+
+class FewThreads(RewriteTest):
+    """Where the system starts no more threads."""
+
+    def rewriter_of(self, count: int, *methods: str, options: str = "") -> Router:
+        few = FEW_THREADS.format(name="stream", count=count)
+        functions = "".join(f", {method}=rewrite" for method in methods)
+        router = self.program(
+            f"""{few}
+import tproxy
+def rewrite(req):
+    while data := req.recv():
+        req.write(data)
+tproxy.run(lambda data: None{functions}{options})
+"""
+        )
+        self.worker.hello(router)
+        return router
+
+    def both(self, router: Router, connection: str) -> list[Stream]:
+        return [self.worker.stream(router, method, connection) for method in ("rewrite_request", "rewrite_response")]
+
+    def assert_runs(self, *streams: Stream) -> None:
+        for stream in streams:
+            stream.send(b"x")
+            self.assertEqual(stream.receive(1), b"x")
+
+    def assert_ends(self, *streams: Stream) -> None:
+        for stream in streams:
+            stream.end()
+            self.assertEqual(stream.rest(), b"")
+            stream.sock.close()
+
+    def test_a_stream_is_aborted_if_there_is_no_thread_for_it_and_will_be_none(self) -> None:
+        for options in ("", ", threads=2"):
+            with self.subTest(options):
+                router = self.rewriter_of(0, "rewrite_request", options=options)
+                for _ in range(3):
+                    with self.worker.stream(router) as stream:
+                        self.assertEqual(stream.rest(), b"")
+                        self.assert_silent(router)  # no stream_end, but answers
+                self.assertEqual(router.stderr(), "tproxy: streams are aborted: can't start new thread\n")
+                self.assertEqual(router.end(), 0)
+
+    def test_a_stream_waits_for_the_thread_of_another(self) -> None:
+        router = self.rewriter_of(1, "rewrite_request")
+        one, two = (self.worker.stream(router, connection=f"1.{n}") for n in range(2))
+        self.assert_runs(one)
+        self.assert_silent(router)
+        self.assertEqual(router.stderr(), "tproxy: streams wait for a thread: can't start new thread\n")
+        self.assert_ends(one)
+        self.assert_runs(two)
+        self.assert_ends(two)
+
+    def test_a_connection_whose_request_runs_is_the_first_to_get_a_thread(self) -> None:
+        router = self.rewriter_of(3, "rewrite_request", "rewrite_response")
+        one, two, three = (self.both(router, f"1.{n}") for n in range(3))
+        self.assert_runs(*one, two[0])
+        self.assert_ends(one[0])
+        self.assert_runs(one[1], *two)
+        self.assert_ends(one[1], *two)
+        self.assert_runs(*three)
+        self.assert_ends(*three)
+
+    def test_a_response_does_not_wait_for_the_end_of_its_own_request(self) -> None:
+        router = self.rewriter_of(1, "rewrite_request", "rewrite_response")
+        one, two = (self.both(router, f"1.{n}") for n in range(2))
+        for request, response in (one, two):
+            self.assertEqual(response.rest(), b"")
+            response.sock.close()
+            self.assert_runs(request)
+            self.assert_ends(request)
 
 
 class Files(unittest.TestCase):

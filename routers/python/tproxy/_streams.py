@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ._router import Router, log_failure
 from ._verdict import json_text
@@ -24,6 +24,9 @@ IDLE_SECONDS = 10
 
 #: When tproxy is done with us its streams have ended: what functions still do then has so long.
 FINISH_SECONDS = 2
+
+#: Why streams wait, or are aborted, is logged so often: it goes for many of them.
+LOG_SECONDS = 60
 
 
 def dial(address: str, token: str) -> socket.socket:
@@ -47,6 +50,14 @@ def raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class Work(NamedTuple):
+    """What is to be done for a stream."""
+
+    run: Callable[[], None]
+    #: Instead of it, if there is no thread for it and none will be free.
+    refuse: Callable[[], None]
+
+
 class Pool:
     """Threads for plain functions: one for each stream, made when needed, and a bound on them.
 
@@ -55,37 +66,63 @@ class Pool:
     """
 
     def __init__(self, threads: int, directions: int) -> None:
+        self._threads_max = threads
         self._connections_max = max(1, threads // max(1, directions))
         self._lock = threading.Lock()
         self._over = threading.Condition(self._lock)
         #: How many streams of a connection run.
         self._running: dict[Any, int] = {}
-        self._waiting: OrderedDict[Any, list[Callable[[], None]]] = OrderedDict()
+        #: In the order in which they will.
+        self._waiting: OrderedDict[Any, list[Work]] = OrderedDict()
         self._idle = 0
-        self._work: queue.SimpleQueue[tuple[Any, Callable[[], None]]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[Any, Work]] = queue.SimpleQueue()
+        #: By what was logged: not again before this.
+        self._quiet_until: dict[str, float] = {}
 
-    def start(self, connection: Any, work: Callable[[], None]) -> None:
+    def start(self, connection: Any, work: Work) -> None:
         with self._lock:
-            if connection in self._running or len(self._running) < self._connections_max:
-                self._run(connection, work)
-            else:
-                self._waiting.setdefault(connection, []).append(work)
+            self._waiting.setdefault(connection, []).append(work)
+            if connection in self._running:
+                # Its other stream may wait for this one.
+                self._waiting.move_to_end(connection, last=False)
+            self._run_waiting()
 
-    def _run(self, connection: Any, work: Callable[[], None]) -> None:
-        self._running[connection] = self._running.get(connection, 0) + 1
+    def _run_waiting(self) -> None:
+        """Give threads to what waits, as far as they go."""
+        while self._waiting:
+            connection, works = next(iter(self._waiting.items()))
+            if connection not in self._running and len(self._running) >= self._connections_max:
+                is_for = f"stream_threads={self._threads_max} is for {self._connections_max} connections at a time"
+                self._log(f"streams wait for a thread: {is_for}")
+                return
+            try:
+                self._run(connection, works[0])
+            except RuntimeError as error:  # a limit of the system's
+                if any(running not in self._waiting for running in self._running):
+                    # That one lacks nothing, so it will end, and leave its thread.
+                    self._log(f"streams wait for a thread: {error}")
+                    return
+                self._log(f"streams are aborted: {error}")
+                works[0].refuse()
+            del works[0]
+            if not works:
+                del self._waiting[connection]
+
+    def _run(self, connection: Any, work: Work) -> None:
         if self._idle:
             self._idle -= 1
             self._work.put((connection, work))
         else:
             # Daemons: a function that hangs must not keep the process when tproxy is done with it.
             threading.Thread(target=self._serve, args=(connection, work), name="stream", daemon=True).start()
+        self._running[connection] = self._running.get(connection, 0) + 1
 
-    def _serve(self, connection: Any, work: Callable[[], None]) -> None:
+    def _serve(self, connection: Any, work: Work) -> None:
         while True:
-            work()
+            work.run()
             with self._lock:
-                self._finished(connection)
                 self._idle += 1
+                self._finished(connection)
             del work  # it holds the function's last stream
             try:
                 connection, work = self._work.get(timeout=IDLE_SECONDS)
@@ -97,17 +134,18 @@ class Pool:
                 connection, work = self._work.get()
 
     def _finished(self, connection: Any) -> None:
-        left = self._running[connection] - 1
-        if left:
-            self._running[connection] = left
-            return
-        del self._running[connection]
-        if self._waiting:
-            following, works = self._waiting.popitem(last=False)
-            for work in works:
-                self._run(following, work)
-        elif not self._running:
+        self._running[connection] -= 1
+        if not self._running[connection]:
+            del self._running[connection]
+        self._run_waiting()
+        if not self._running:
             self._over.notify_all()
+
+    def _log(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until.get(text, now):
+            self._quiet_until[text] = now + LOG_SECONDS
+            log(text)
 
     def finish(self) -> None:
         """Wait a little for functions that have yet to see that their streams have ended."""
@@ -154,7 +192,7 @@ class Streams:
         say = self.sayer(params)
         stream = RewriteIO(sock, params, say)
 
-        def work() -> None:
+        def run() -> None:
             is_clean = False
             try:
                 function(stream, stream.extra) if wants_extra else function(stream)
@@ -163,7 +201,7 @@ class Streams:
                 log_unless_gone(stream, error)
             stream._end(is_clean)
 
-        self._router.stream_pool.start((id(self), stream.connection), work)
+        self._router.stream_pool.start((id(self), stream.connection), Work(run, lambda: stream._end(False)))
 
     def sayer(self, params: dict[str, Any]) -> Callable[[str], None]:
         text = json_text({"token": params.get("token")})

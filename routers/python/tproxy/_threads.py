@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 from . import _notices
-from ._listen import accept
+from ._listen import PAUSE_SECONDS, accept
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, log_failure, result_line
 from ._streams import Streams
-from ._wire import Outbox, Wire
+from ._wire import Outbox, Wire, log
 
 
 class Pool:
@@ -21,12 +21,18 @@ class Pool:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._waiting: queue.SimpleQueue[tuple[Any, float, Conversation] | None] = queue.SimpleQueue()
-        # Daemons: a function that hangs must not keep the process when tproxy is done with it.
-        self._threads = [
-            threading.Thread(target=self._work, name=f"router-{n}", daemon=True) for n in range(router.threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for n in range(router.threads):
+            # Daemons: a function that hangs must not keep the process when tproxy is done with it.
+            thread = threading.Thread(target=self._work, name=f"router-{n}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # a limit of the system's
+                if not self._threads:
+                    raise
+                log(f"{n} threads instead of {router.threads}: {error}")
+                break
+            self._threads.append(thread)
 
     def put(self, message: Any, received: float, conversation: Conversation) -> None:
         self._waiting.put((message, received, conversation))
@@ -142,4 +148,9 @@ def serve_threads_listening(router: Router, listener: socket.socket) -> None:
         wire = accept(listener)
         if wire is not None:
             conversation = Conversation(router, wire, pool)
-            threading.Thread(target=conversation.read_and_close, name="reader", daemon=True).start()
+            try:
+                threading.Thread(target=conversation.read_and_close, name="reader", daemon=True).start()
+            except RuntimeError as error:  # a limit of the system's: tproxy comes again
+                log(f"cannot serve tproxy: {error}")
+                conversation.outbox.close()
+                time.sleep(PAUSE_SECONDS)
