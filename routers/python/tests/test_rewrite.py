@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import io
 import os
 import random
+import re
 import secrets
 import socket
 import sys
@@ -20,6 +22,7 @@ from harness import FEW_THREADS, PACKAGE, TIMEOUT, Link, Router, RouterTest
 
 sys.path.insert(0, str(PACKAGE))
 
+import tproxy  # noqa: E402
 from tproxy.rewrite import RewriteIO  # noqa: E402
 
 #: One script, however it is served, and however its functions are written.
@@ -630,6 +633,13 @@ class Many(RewriteTest):
                 stream.sock.close()
         said = "tproxy: streams wait for a thread: stream_threads=4 is for 2 connections at a time\n"
         self.assertEqual(router.stderr(), said)  # and once, although four connections did
+
+    def test_there_is_a_thread_for_both_directions_of_all_connections_that_a_worker_has(self) -> None:
+        row = re.search(r"`--worker-connections NUMBER` \| `(\d+)`", (PACKAGE.parent.parent / "README.md").read_text())
+        assert row is not None
+        default = inspect.signature(tproxy.run).parameters["stream_threads"].default
+        self.assertEqual(default, 2 * int(row[1]))
+        self.assertIn(f"stream_threads={default},", (PACKAGE / "README.md").read_text())
 
     def test_a_low_limit_of_descriptors_is_raised_for_the_streams(self) -> None:
         limit = "import resource as r\nr.setrlimit(r.RLIMIT_NOFILE, (64, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"

@@ -21,8 +21,9 @@ PROTOCOL = 1
 #: tproxy keeps a little less of an error's text.
 ERROR_TEXT_MAX = 300
 
-#: As many streams are rewritten at a time, if the functions are plain ones. More wait.
-STREAM_THREADS = 1000
+#: As many streams are rewritten at a time, if the functions are plain ones. More wait. Two for each connection
+#: that a worker has (--worker-connections): with fewer, connections that tproxy has accepted would stand still.
+STREAM_THREADS = 2000
 
 PACKAGE_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
@@ -55,7 +56,8 @@ def run(
 
     ``rewrite_request(req)`` reads what the client sends, and what it writes goes to the remote;
     ``rewrite_response`` does the same for the other direction. A plain function has a thread of its own
-    for each stream, ``stream_threads`` at a time; an ``async def`` is a task.
+    for each stream, ``stream_threads`` at a time: 2000 unless given, which is both streams of 1000
+    connections. An ``async def`` is a task.
 
     With ``listen``, a path, tproxy does not start the router but connects to it (``--router
     unix:/path``), with all its workers. The same goes for a socket that systemd hands over.
