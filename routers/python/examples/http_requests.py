@@ -8,6 +8,9 @@ import h11
 
 HEAD_BYTES_MAX = 65536
 
+#: The headers that offer to go on in another protocol, and what Connection lists for them.
+OFFERS = {b"upgrade", b"http2-settings"}
+
 
 def rewrite_requests(req, change):
     """Rewrite until the client has ended.
@@ -58,6 +61,9 @@ def rewrite_one(req, reader, change):
     if not isinstance(request, h11.Request):
         return False
     headers = request.headers.raw_items()
+    reader.leaves_http = request.method == b"CONNECT" or offers_websocket(headers)
+    if not reader.leaves_http:
+        headers = without_offers(headers)
     names = {name.lower() for name, _ in headers}
     changed = change(request.method, request.target, headers)
     if changed is None:
@@ -80,5 +86,29 @@ def rewrite_one(req, reader, change):
                 trailers = b"".join(b"%b: %b\r\n" % header for header in event.headers.raw_items())
                 req.write(b"0\r\n" + trailers + b"\r\n")
             break
-    reader.leaves_http = request.method == b"CONNECT" or b"upgrade" in names
     return True
+
+
+def offers_websocket(headers):
+    """Whether WebSocket follows. Who offers it and goes on in HTTP after all is not rewritten any more."""
+    return b"upgrade" in listed(headers, b"connection") and b"websocket" in listed(headers, b"upgrade")
+
+
+def without_offers(headers):
+    """A server may take any other offer (h2c of curl --http2, say) or ignore it: here nobody would know which."""
+    if OFFERS.isdisjoint(name.lower() for name, _ in headers):
+        return headers
+    kept = []
+    for name, value in headers:
+        if name.lower() == b"connection":
+            value = b", ".join(word for word in map(bytes.strip, value.split(b",")) if word.lower() not in OFFERS)
+            if not value:
+                continue
+        if name.lower() not in OFFERS:
+            kept.append((name, value))
+    return kept
+
+
+def listed(headers, wanted):
+    """The words of a header, in lower case, however many lines it has."""
+    return {word.strip().lower() for name, value in headers if name.lower() == wanted for word in value.split(b",")}

@@ -93,13 +93,34 @@ class Examples(RewriteTest):
     @unittest.skipUnless(HAS_H11, "needs examples/requirements.txt")
     def test_httprewrite_leaves_when_http_does(self) -> None:
         router = self.example("httprewrite.py")
-        with self.worker.stream(router) as stream:
-            stream.send(b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x05he")
-            self.assertEqual(router.receive()["method"], "detach")
-            stream.send(b"llo")
-            stream.end()
-            self.assertTrue(stream.rest().endswith(b"\r\n\r\n\x81\x05hello"))
-            self.assertEqual(router.receive()["method"], "stream_end")
+        for head in (
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: x, Upgrade\r\nUpgrade: WebSocket\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+        ):
+            with self.subTest(head), self.worker.stream(router) as stream:
+                stream.send(head + b"\x81\x05he")
+                self.assertEqual(router.receive()["method"], "detach")
+                stream.send(b"llo")
+                stream.end()
+                self.assertEqual(stream.rest(), head.replace(b"Host: a", b"Host: b.example") + b"\x81\x05hello")
+                self.assertEqual(router.receive()["method"], "stream_end")
+
+    @unittest.skipUnless(HAS_H11, "needs examples/requirements.txt")
+    def test_httprewrite_does_not_offer_what_it_would_not_understand_and_goes_on(self) -> None:
+        router = self.example("httprewrite.py", HOST="b.example")
+        follows = b"GET /two HTTP/1.1\r\nHost: a.example\r\nConnection: close,TE\r\n\r\n"
+        for offered, passed_on in (
+            # As curl --http2 does.
+            (b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAA\r\n", b""),
+            (b"connection: keep-alive,upgrade\r\nUPGRADE: foo/2, h2c\r\n", b"connection: keep-alive\r\n"),
+            (b"Upgrade: websocket\r\n", b""),  # without the Connection that makes it an offer
+        ):
+            with self.subTest(offered):
+                head = b"POST /one HTTP/1.1\r\nHost: %b\r\n%bX-Empty: \r\nContent-Length: 2\r\n\r\nhi"
+                got = self.rewritten(router, head % (b"a.example", offered) + follows)
+                self.assertEqual(got, head % (b"b.example", passed_on) + follows.replace(b"a.example", b"b.example"))
+                self.assertEqual(router.receive()["method"], "stream_end")
 
     @unittest.skipUnless(HAS_H11, "needs examples/requirements.txt")
     def test_what_is_no_http_or_is_cut_off_is_an_abort(self) -> None:
