@@ -651,14 +651,15 @@ class Many(RewriteTest):
             stream.sock.close()
 
     def test_threads_are_used_again(self) -> None:
-        router = self.rewriter(IDENTITY)
+        # One at a time: the next may come before a thread is free again, however slow this machine is.
+        router = self.rewriter(IDENTITY, options=", stream_threads=1")
         for _ in range(50):
             with self.worker.stream(router) as stream:
                 stream.end()
                 self.assertEqual(stream.rest(), b"")
                 self.assert_said(router, "stream_end", stream)
         threads = len(os.listdir(f"/proc/{router.process.pid}/task"))
-        self.assertLess(threads, 6)
+        self.assertLessEqual(threads, 2)
 
     def test_who_does_not_read_holds_up_who_writes(self) -> None:
         total = 24 << 20
