@@ -399,8 +399,8 @@ struct Routing: ~Copyable {
             }
             if !isAsked, outgoing == nil, !wants(.connect, around) { try gather(&around) }
         } catch {
-            let reason = client.lossReason(&around)
-            return leave(reason, &around)
+            if isAsked { around.effects.asking = .withdraw }
+            return Finishing.lose(client, &facts, &around)
         }
         if !isAsked, outgoing == nil {
             if let event = nextEvent(around) {
@@ -950,7 +950,7 @@ struct Relaying: ~Copyable {
         case .ready(.client, let readiness):
             client.note(readiness)
             // While the remote takes nothing nobody reads here, so the error is asked for.
-            if readiness.contains(.error), client.takeError() != nil { return clientFailed(&around) }
+            if readiness.contains(.error), client.takeError() != nil { return clientFailed(&facts, &around) }
             return run(&facts, &around)
         case .ready(.rewriter(let direction), let readiness):
             switch direction {
@@ -1045,11 +1045,11 @@ struct Relaying: ~Copyable {
                 failure?.errno == .protocolError ? .tls : .reset, failure?.message ?? "\(error)", error, byReset: true,
                 &facts,
                 &around)
-        case .targetFailed: return clientFailed(&around)
+        case .targetFailed: return clientFailed(&facts, &around)
         case .waiting, .moreToDo, .finished: break
         }
         switch upward {
-        case .sourceFailed: return clientFailed(&around)
+        case .sourceFailed: return clientFailed(&facts, &around)
         case .targetFailed(let error): deafness = Deafness(error)
         case .waiting, .moreToDo, .finished: break
         }
@@ -1138,12 +1138,12 @@ struct Relaying: ~Copyable {
     }
 
     /// The client is gone: the remote must not take what it got for the whole.
-    private consuming func clientFailed(_ around: inout Surroundings) -> Phase {
+    private consuming func clientFailed(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         if !endPassedToRemote { remote.resetOnClose() }
         // Many who speak TLS are gone once they have the whole answer: they say no close_notify, or leave ours unread, which
         // is a reset. Nothing has failed then.
         if endPassedToClient && !client.isPlain { return .closed(.done) }
-        return .closed(client.lossReason(&around))
+        return Finishing.lose(client, &facts, &around)
     }
 
     /// The remote is gone or silent. Before the first byte to the client the router may still say something.
@@ -1210,6 +1210,16 @@ struct Finishing: ~Copyable {
         return .closed(reason)
     }
 
+    /// Ends with a client that has failed. One that has broken TLS gets the alert that says how: closing with bytes of its unread
+    /// would take that away again.
+    static func lose(
+        _ client: consuming Transport, _ facts: inout Facts, _ around: inout Surroundings
+    ) -> Phase {
+        let reason = client.lossReason(&around)
+        guard client.failure?.errno == .protocolError else { return .closed(reason) }
+        return end(client, nil, reason, &facts, &around)
+    }
+
     /// Sends the verdict's part of a file, its reply first, and ends.
     static func send(
         _ file: consuming RegularFile, _ verdict: FileVerdict, _ client: consuming Transport,
@@ -1233,7 +1243,10 @@ struct Finishing: ~Copyable {
         case .deadline:
             // A client that has been told to go and does not is not waited for; one that takes nothing has stalled.
             if around.now < deadline { return .finishing(self) }
-            return .closed(stage == .lingering ? reason : .stalled)
+            if stage == .lingering { return .closed(reason) }
+            // What it has not taken must not look like the end, should it still read on.
+            client.resetOnClose()
+            return .closed(.stalled)
         case .close(let reset):
             // It is ending already.
             if reset { client.resetOnClose() }
@@ -1294,7 +1307,7 @@ struct Finishing: ~Copyable {
             if stage == .lingering { return .closed(reason) }
             // What is left of a promised answer must not look like its end.
             client.resetOnClose()
-            return .closed(.clientReset)
+            return .closed(client.lossReason(&around))
         }
         return .finishing(self)
     }

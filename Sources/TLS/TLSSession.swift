@@ -199,7 +199,8 @@ public struct TLSSession: ~Copyable {
             finishCall()
             guard outcome != SSL_ERROR_NONE else { continue }
             guard outcome == SSL_ERROR_WANT_READ, end.pointee.receiveError == nil else {
-                // It comes back from the next read.
+                // It comes back from the next read, and our end is not to be waited for.
+                end.pointee.owesEnd = false
                 _ = fail(outcome)
                 return
             }

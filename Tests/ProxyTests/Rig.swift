@@ -66,6 +66,9 @@ final class Rig {
                 let session = TLSSession(listener: try Self.listenerTLS(), socket: raw, wire: around.pools.wire)
             else { throw Errno.noMemory }
             transport!.speak(session)
+            // So that what a slow client is told waits in the session.
+            var bytes: Int32 = 4608
+            setsockopt(raw, SOL_SOCKET, SO_SNDBUF, &bytes, 4)
             var arguments = TLSArguments()
             arguments.verifies = false
             tls = try TLSSession(
@@ -155,8 +158,8 @@ final class Rig {
         end(clientRaw)
     }
     /// What a TLS client reads with one look at its socket.
-    func clientLooks() throws -> Transfer {
-        var buffer = [UInt8](repeating: 0, count: 65_536)
+    func clientLooks(_ most: Int = 65_536) throws -> Transfer {
+        var buffer = [UInt8](repeating: 0, count: most)
         tls!.becameReadable()
         return try buffer.withUnsafeMutableBytes { try tls!.read(into: $0.baseAddress!, count: $0.count) }
     }

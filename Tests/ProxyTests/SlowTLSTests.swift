@@ -11,8 +11,8 @@ import Testing
 @testable import Proxy
 
 @Suite struct SlowTLSTests {
-    /// More than a socket takes, and less than it and the session take together.
-    private static let answer = String(repeating: "a", count: 300_000)
+    /// Two writes of the session's, of which the last waits whole.
+    private static let answer = String(repeating: "a", count: 262_144)
     private static let stall = Int64(Limits.stallMilliseconds)
 
     /// A client that has asked and is behind a remote.
@@ -27,16 +27,40 @@ import Testing
         return remote
     }
 
-    /// Reads to the end, a little after each pause; whether close_notify was what ended it, and how much came.
-    private func readSlowly(_ rig: Rig, pausing milliseconds: Int64) throws -> (count: Int, isWhole: Bool) {
+    /// As much of an answer as the session takes at once, so that nothing waits in front of it.
+    private static let piece = 60_000
+
+    private func answer(_ rig: Rig, from remote: Int32) {
+        // Behind a message's worth more is read at a time.
+        for count in [16_384, Self.piece] {
+            readAll(rig)
+            let before = rig.facts.bytesToClient
+            rig.write(remote, String(repeating: "a", count: count))
+            _ = rig.handle(.ready(.remote, .readable))
+            #expect(rig.facts.bytesToClient == before + UInt64(count))
+        }
+    }
+
+    /// Reads all that there is, as often as there is room for more.
+    private func readAll(_ rig: Rig) {
+        for _ in 0..<64 {
+            _ = try? rig.clientLooks()
+            _ = rig.handle(.ready(.client, [.writable]))
+        }
+    }
+
+    /// Reads to the end, so little at a time that what is encrypted last takes longer than anybody's patience; whether
+    /// close_notify was what ended it, and how much came.
+    private func readSlowly(_ rig: Rig) -> (count: Int, isWhole: Bool) {
         var count = 0
         for _ in 0..<100 {
-            rig.pass(milliseconds: milliseconds)
+            rig.pass(milliseconds: Self.stall / 3)
             _ = rig.handle(.deadline)
-            switch try rig.clientLooks() {
+            switch try? rig.clientLooks(16_384) {
             case .moved(let moved): count += moved
             case .endOfStream: return (count, true)
             case .wouldBlock: break
+            case nil: return (count, false)
             }
             _ = rig.handle(.ready(.client, [.writable]))
         }
@@ -49,7 +73,7 @@ import Testing
         rig.clientSends("x")
         #expect(rig.handle(.ready(.client, .readable)).asking == .question)
         _ = rig.handle(.verdict(.close(CloseVerdict(bytes: Array(Self.answer.utf8)))))
-        let (count, isWhole) = try readSlowly(rig, pausing: Self.stall - 1000)
+        let (count, isWhole) = readSlowly(rig)
         #expect(count == Self.answer.utf8.count && isWhole)
     }
 
@@ -64,27 +88,50 @@ import Testing
         #expect(rig.closeReason == .stalled)
     }
 
+    @Test("a plain one that has stalled does not take what it got for the whole either")
+    func stalledPlain() throws {
+        let rig = try Rig(overTCP: true)
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.close(CloseVerdict(bytes: [UInt8](repeating: 1, count: 16 << 20)))))
+        rig.pass(milliseconds: Self.stall)
+        _ = rig.handle(.deadline)
+        #expect(rig.closeReason == .stalled)
+        rig.dropConnection()
+        _ = rig.clientReads()
+        #expect(rig.clientError == .connectionReset)
+    }
+
     @Test("a remote is not silent while a TLS client does not take what it has said")
     func busyRemote() throws {
         let rig = try Rig(overTLS: true)
         let remote = try relay(rig, inactivityMilliseconds: 1000)
-        // In pieces, so that the session takes all and nothing waits in front of it.
-        for _ in 0..<3 {
-            rig.write(remote.raw, String(repeating: "a", count: 90_000))
-            var effects = rig.handle(.ready(.remote, .readable))
-            while effects.moreToDo { effects = rig.handle(.resume) }
-        }
-        #expect(rig.facts.bytesToClient == 270_000)
+        answer(rig, from: remote.raw)
         for _ in 0..<5 {
             rig.pass(milliseconds: 1000)
             _ = rig.handle(.deadline)
         }
         #expect(rig.failure == nil && rig.closeReason == nil)
         // Once it has all, silence counts.
-        while case .moved = try rig.clientLooks() { _ = rig.handle(.ready(.client, [.writable])) }
+        readAll(rig)
         rig.pass(milliseconds: 1000)
         _ = rig.handle(.deadline)
         #expect(rig.failure == .inactivityTimeout)
+    }
+
+    @Test("what a remote has said before its reset reaches a slow TLS client, and then the reset does")
+    func slowBeforeReset() throws {
+        let rig = try Rig(overTLS: true)
+        var remote: Descriptor? = try relay(rig)
+        let raw = remote?.raw ?? -1
+        answer(rig, from: raw)
+        Socket.resetOnClose(raw)
+        remote = nil
+        _ = rig.handle(.ready(.remote, [.readable, .writable, .peerEnded, .hangUp, .error]))
+        #expect(rig.closeReason == nil)
+        let (count, isWhole) = readSlowly(rig)
+        #expect(count == Self.piece && !isWhole)
+        #expect(rig.closeReason == .remoteReset)
     }
 
     @Test("when both sides have ended, a slow TLS client gets the rest")
@@ -98,7 +145,7 @@ import Testing
         while effects.moreToDo { effects = rig.handle(.resume) }
         _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
         #expect(rig.closeReason == nil)
-        let (count, isWhole) = try readSlowly(rig, pausing: Self.stall - 1000)
+        let (count, isWhole) = readSlowly(rig)
         #expect(count == Self.answer.utf8.count && isWhole)
         #expect(rig.closeReason == .done)
     }

@@ -97,6 +97,69 @@ import Testing
         }
     }
 
+    @Test("our end, when the rest of that message is broken, is owed no more, and the next read says what was wrong")
+    func brokenMessage() throws {
+        var meeting = try Meeting.begin(isListener: false, version: TLS1_3_VERSION, longTicket: true)
+        let shaken = meeting.shakeHands(holdingBackTickets: true)
+        #expect(shaken == .done)
+        var ticket = meeting.peer.takeOutgoing()
+        try meeting.toUs(Array(ticket.prefix(600)))
+        meeting.session.becameReadable()
+        let nothing = try meeting.read(100)
+        #expect(nothing == .wouldBlock)
+        meeting.session.endWriting()
+        ticket[ticket.count - 1] ^= 1
+        try meeting.toUs(Array(ticket.dropFirst(600)))
+        meeting.session.becameReadable()
+        _ = try meeting.session.flush()
+        let isSettled = meeting.session.isSettled
+        #expect(isSettled)
+        #expect(throws: TLSFailure("decryption failed or bad record mac")) { try meeting.read(100) }
+    }
+
+    @Test(
+        "a peer that takes its leave during the handshake has done that, and nothing unknown", arguments: [true, false])
+    func leavesEarly(isListener: Bool) throws {
+        var meeting = try Meeting.begin(isListener: isListener, version: TLS1_2_VERSION)
+        meeting.session.becameReadable()
+        if isListener { SSL_do_handshake(meeting.peer.ssl) }
+        var outcome = meeting.session.handshake()
+        #expect(outcome == .waiting)
+        try meeting.toUs()
+        // close_notify, in the clear.
+        try meeting.toUs([21, 3, 3, 0, 2, 1, 0])
+        for _ in 0..<2 where outcome == .waiting {
+            meeting.session.becameReadable()
+            outcome = meeting.session.handshake()
+        }
+        let expected = TLSFailure("the peer said close_notify during the handshake", errno: .connectionReset)
+        #expect(outcome == .failed(expected))
+    }
+
+    @Test("a peer that asks for answers and reads none is given up before they take much memory")
+    func unreadAnswers() throws {
+        var meeting = try Meeting.begin(isListener: true, version: TLS1_3_VERSION)
+        let shaken = meeting.shakeHands()
+        #expect(shaken == .done)
+        var failure: TLSFailure?
+        for _ in 0..<100 where failure == nil {
+            for _ in 0..<500 {
+                SSL_key_update(meeting.peer.ssl, SSL_KEY_UPDATE_REQUESTED)
+                SSL_do_handshake(meeting.peer.ssl)
+            }
+            try meeting.toUs()
+            meeting.session.becameReadable()
+            do throws(TLSFailure) {
+                while try meeting.read(100) == .moved(0) {}
+            } catch {
+                failure = error
+            }
+            let kept = meeting.session.keptBytes
+            #expect(kept <= 2 * TLSWire.outgoingBytes)
+        }
+        #expect(failure == TLSFailure("the peer asks for answers and reads none"))
+    }
+
     @Test("a flood of key updates, or of small records, does not keep a read")
     func floods() throws {
         var meeting = try Meeting.begin(isListener: true, version: TLS1_3_VERSION)
@@ -287,7 +350,9 @@ private struct Meeting: ~Copyable {
         init(inPackets: Bool) throws {
             var raw: [Int32] = [-1, -1]
             let kind = inPackets ? SOCK_SEQPACKET : SOCK_STREAM
-            try #require(socketpair(AF_UNIX, Int32(kind.rawValue | SOCK_NONBLOCK.rawValue), 0, &raw) == 0)
+            // A program that another test starts must not hold an end open.
+            let flags = SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue
+            try #require(socketpair(AF_UNIX, Int32(kind.rawValue | flags), 0, &raw) == 0)
             (ours, theirs) = (raw[0], raw[1])
         }
 
