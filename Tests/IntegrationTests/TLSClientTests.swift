@@ -62,7 +62,29 @@ extension IntegrationTests {
                     ],
                     options: trust)
                 #expect(seen.last?.recv == "so: hello")
+                // Not yet: what was understood is dropped, and the next line decides.
+                let exchange = #"{"answer": {"reply": "and? ", "consume": 00}}"#
+                seen = try TLSClient.run(
+                    proxy.port,
+                    [
+                        "send=" + exchange.replacing("00", with: "\(exchange.utf8.count + 1)") + "\\n", "recv=5",
+                        order(#"{"close": "so be it"}"#), "all",
+                    ], options: trust)
+                #expect(seen.first?.recv == "and? " && seen.last?.all == "so be it", "\(seen)")
+                #expect(seen.last?.ending == "end")
             }
+            let file = ["PASSED": "\(folder.path)/file"]
+            try withTProxy(
+                options(try certificates.leaf()), router: Repository.python("passing.py"), environment: file
+            ) { proxy in
+                let seen = try TLSClient.run(proxy.port, ["send=file", "all"], options: trusting(certificates))
+                #expect(seen.last?.count == bytes.count && seen.last?.ending == "end")
+                #expect(seen.last?.sha256 == (try sha256("\(folder.path)/file")))
+            }
+        }
+
+        private func sha256(_ path: String) throws -> String {
+            String(try Subprocess.run(["sha256sum", path]).text.prefix(64))
         }
 
         @Test("bytes arrive whole, both ways at once", arguments: ["1.3", "1.2"])
@@ -287,15 +309,92 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a client cannot renegotiate")
+        @Test("full handshakes by the hundred leave nothing behind, and nobody waits for long meanwhile")
+        func handshakes() throws {
+            let certificates = try Certificates()
+            try withTProxy(options(try certificates.leaf())) { proxy in
+                let worker = try proxy.worker()
+                let ask = ["facts", order(#"{"close": "ok"}"#), "all"]
+                func many(_ times: Int) throws -> [Subprocess] {
+                    try (0..<4).map { _ in
+                        try TLSClient.start(proxy.port, ask, options: ["--times", "\(times)", "--full"])
+                    }
+                }
+                for client in try many(10) { #expect(try client.end() == 0) }
+                let before = try Proc.kilobytes(worker, "VmRSS")
+                let clients = try many(60)
+                try clients[0].line(with: #""ok""#)
+                let time = try seconds { () throws in
+                    #expect(try TLSClient.run(proxy.port, ask).last?.all == "ok")
+                }
+                #expect(time < 5, "\(time)")
+                for client in clients {
+                    #expect(try client.end() == 0)
+                    let seen = Seen.of(client.lines)
+                    #expect(seen.filter { $0.all == "ok" && $0.ending == "end" }.count == 60)
+                    #expect(seen.allSatisfy { $0.reused != true })
+                }
+                #expect(try Proc.kilobytes(worker, "VmRSS") - before < 2048)
+                #expect(try proxy.accesses(281).allSatisfy { $0["reason"] == "closed" })
+            }
+        }
+
+        @Test("a client cannot renegotiate, and many that try cost little")
         func renegotiation() throws {
             let certificates = try Certificates()
-            try withTProxy(options(try certificates.leaf(), ["--verdict-timeout", "5"])) { proxy in
-                let (_, text) = try Subprocess.run([
-                    "sh", "-c",
-                    "(sleep 0.3; echo R; sleep 2) | openssl s_client -tls1_2 -connect 127.0.0.1:\(proxy.port) 2>&1",
-                ])
-                #expect(text.contains("no renegotiation") || text.contains("no_renegotiation"), "\(text.suffix(400))")
+            try withTProxy(options(try certificates.leaf())) { proxy in
+                let worker = try proxy.worker()
+                let before = (try Proc.kilobytes(worker, "VmRSS"), try Proc.ticks(worker))
+                // openssl reads its orders once the handshake is done; a FIFO that both ends are open of never ends.
+                let clients = try (0..<16).map { number in
+                    try Subprocess([
+                        "sh", "-c",
+                        """
+                        mkfifo '\(certificates.path)/\(number)'
+                        exec <>'\(certificates.path)/\(number)'
+                        echo R >&0
+                        exec openssl s_client -tls1_2 -connect 127.0.0.1:\(proxy.port)
+                        """,
+                    ])
+                }
+                #expect(try TLSClient.run(proxy.port, [order(#"{"close": "served"}"#), "all"]).last?.all == "served")
+                for client in clients {
+                    try client.end()
+                    #expect(client.text.contains("RENEGOTIATING") && client.text.contains("no renegotiation"))
+                }
+                _ = try proxy.accesses(17)
+                #expect(try Proc.kilobytes(worker, "VmRSS") - before.0 < 4096)
+                #expect(try Proc.ticks(worker) - before.1 < 100)
+            }
+        }
+
+        @Test("a record that cannot be read is answered by an alert, and the log says why", arguments: ["1.2", "1.3"])
+        func badRecord(version: String) throws {
+            let certificates = try Certificates()
+            let origin = try Origin()
+            // A record of 20480 bytes, and much more than anybody reads at once.
+            let oversized =
+                ["raw=\\x17\\x03\\x03\\x50\\x00"]
+                + Array(repeating: "raw=" + String(repeating: "x", count: 60_000), count: 8)
+            try withTProxy(options(try certificates.leaf())) { proxy in
+                // Before the verdict, and after it.
+                for number in 0..<2 {
+                    let asks =
+                        number == 0 ? [] : [order(#"{"remote": "\#(origin.address)", "data": "x"}"#), "recv=2"]
+                    let client = try TLSClient.start(
+                        proxy.port, asks + oversized + ["all"], options: trusting(certificates) + ["--max", version])
+                    if number > 0 {
+                        let remote = try origin.accept()
+                        try remote.expect("x")
+                        try remote.send("go")
+                        #expect(try remote.ending() == .reset)
+                    }
+                    #expect(try client.end() == 0)
+                    let ending = Seen.of(client.lines).last?.ending
+                    #expect(ending?.contains("RECORD_OVERFLOW") == true, "\(client.text)")
+                    #expect(try proxy.accesses(number + 1)[number]["reason"] == "client_reset")
+                }
+                try proxy.process.line(with: "TLS: ")
             }
         }
 
