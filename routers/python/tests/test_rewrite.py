@@ -651,10 +651,10 @@ class Many(RewriteTest):
             stream.sock.close()
 
     def test_threads_are_used_again(self) -> None:
-        # One at a time: the next may come before a thread is free again, however slow this machine is.
+        # One at a time, for the next may come before the thread is free again.
         router = self.rewriter(IDENTITY, options=", stream_threads=1")
-        for _ in range(50):
-            with self.worker.stream(router) as stream:
+        for n in range(50):
+            with self.worker.stream(router, connection=f"1.{n}") as stream:
                 stream.end()
                 self.assertEqual(stream.rest(), b"")
                 self.assert_said(router, "stream_end", stream)
