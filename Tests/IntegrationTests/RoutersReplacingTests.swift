@@ -177,6 +177,42 @@ extension IntegrationTests {
             }
         }
 
+        @Test("and it is found while the questions of all two hundred are open at the router that it kills")
+        func poisonAmongOpen() throws {
+            // The first one answers nobody, so that all are open when the guilty one comes, and says how many it takes along.
+            let folder = Folder()
+            let script = try folder.file(
+                "holding.py",
+                """
+                import json, os, sys
+                held, is_first = 0, not os.path.exists(__file__ + ".died")
+                for line in sys.stdin:
+                    message = json.loads(line)
+                    if message.get("method") == "hello":
+                        result = {"protocol": 1, "methods": ["proxy"], "max_in_flight": 1000}
+                    else:
+                        result = {"close": message["params"]["data"].strip()}
+                        if result["close"] == "poison":
+                            print("took", held, "along", file=sys.stderr)
+                            open(__file__ + ".died", "w").close()
+                            os._exit(1)
+                        held += 1
+                        if is_first:
+                            continue
+                    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+                """)
+            try withTProxy(router: "python3 -S \(script)") { proxy in
+                let held = try (0..<200).map { try proxy.client("served \($0)") }
+                let guilty = try proxy.client("poison")
+                for (index, client) in held.enumerated() { #expect(try client.text() == "served \(index)") }
+                #expect(try guilty.text() == "")
+                #expect(try proxy.access(guilty)["reason"] == "poison")
+                try proxy.process.line(with: "took 200 along")
+                let deaths = proxy.process.lines.count { $0.contains("exited with status 1") }
+                #expect((2...4).contains(deaths), "\(deaths)")
+            }
+        }
+
         @Test("the guilty never go to the fallback; several of them are found at the same time")
         func guiltyTogether() throws {
             let origin = try Origin()
