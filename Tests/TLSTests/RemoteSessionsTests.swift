@@ -117,6 +117,31 @@ import Testing
         }
     }
 
+    @Test(
+        "a session is used as long as the certificate that was verified is good, however often it was renewed",
+        arguments: [5, nil], [true, false])
+    func certificateExpires(version: Int?, verifies: Bool) throws {
+        let authority = try Authority()
+        let remote = try TLSTests.remote(
+            authority.arguments {
+                $0.version = version
+                $0.verifies = verifies
+            })
+        let listener = try Self.listener(
+            authority.sign(["DNS:host1.example"]), version: version == 5 ? TLS1_2_VERSION : TLS1_3_VERSION)
+        let first = try Self.meet(remote, listener, Self.endpoint(1))
+        #expect(first.isDone)
+        let again = try Self.meet(remote, listener, Self.endpoint(1))
+        #expect(again.isDone && again.isResumed)
+        // It is shown once, and all sessions since then have it in common.
+        let certificate = try #require(SSL_get0_peer_certificate(again.client))
+        X509_gmtime_adj(X509_getm_notAfter(certificate), -1)
+        let later = try Self.meet(remote, listener, Self.endpoint(1))
+        #expect(later.isDone && later.isResumed == !verifies)
+        // What came of that is kept anew.
+        #expect(try Self.meet(remote, listener, Self.endpoint(1)).isResumed)
+    }
+
     @Test("sessions are bounded: for one remote, and for all")
     func bounded() throws {
         let remote = try Self.remote()

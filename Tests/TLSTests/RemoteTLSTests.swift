@@ -208,29 +208,6 @@ extension RemoteTLS {
             try remote(none).meet(listener, as: "a.example:443").clientError == "tlsv1 alert no application protocol")
     }
 
-    @Test(
-        "a session is not resumed when the certificate that was verified has expired, unless nobody asked",
-        arguments: [true, false])
-    func expiredWhileKept(verifies: Bool) throws {
-        let authority = try Authority()
-        let remote = try remote(
-            authority.arguments {
-                $0.verifies = verifies
-                $0.version = 5
-            })
-        let endpoint = Endpoint.name("a.example", port: 443)
-        let listener = try listener(
-            authority.sign(["DNS:a.example"]), ticketKeys: [[UInt8](repeating: 7, count: TLSMaterial.ticketKeyBytes)])
-        #expect(try remote.meet(listener, as: "a.example:443").isDone)
-        let ssl = try remote.makeSession(to: endpoint)
-        let session = try #require(SSL_get_session(ssl))
-        X509_gmtime_adj(X509_getm_notAfter(try #require(SSL_SESSION_get0_peer(session))), -1)
-        SSL_free(ssl)
-        let next = try remote.makeSession(to: endpoint)
-        defer { SSL_free(next) }
-        #expect((SSL_get_session(next) == nil) == verifies)
-    }
-
     @Test("arguments that cannot be met are said, with their file")
     func broken() throws {
         let authority = try Authority()
