@@ -68,7 +68,8 @@ public final class ListenerTLS {
         if let ciphers = settings.ciphers {
             // Should they be of a kind that needs parameters.
             tp_SSL_CTX_set_dh_auto(ctx, 1)
-            try context.setCiphers(ciphers, option: "--ssl-ciphers")
+            try context.setCiphers(
+                ciphers, withCertificates: settings.clientCertificates != .none, option: "--ssl-ciphers")
         }
         for member in group.members { try context.use(member.chain, member.key, name: member.name) }
         try clients.apply(to: context)

@@ -65,7 +65,6 @@ public final class RemoteTLS {
         context = try TLSContext(TLS_client_method())
         try Self.setVersion(arguments.version, context)
         if let ciphers = arguments.ciphers {
-            // Those without a certificate leave nothing to verify. `ALL` names them, and old versions of TLS have them.
             try context.setCiphers(ciphers, withCertificates: verifies, option: "ciphers")
         }
         try Self.setCertificate(arguments, context)

@@ -26,9 +26,10 @@ final class TLSContext {
 
     /// Restricts ciphers to OpenSSL's words for them, separated by colons, commas or spaces: names that begin with
     /// `TLS_` are suites of TLS 1.3, the rest is for the versions before. Where there is none of a sort, those from
-    /// before stay. `withCertificates`: none with which a peer shows no certificate. `option`: what they were given by, for
-    /// messages.
-    func setCiphers(_ words: String, withCertificates: Bool = false, option: String) throws(TLSFailure) {
+    /// before stay. `withCertificates`: none that does without them, for it would leave nothing to verify, nor one that
+    /// encrypts nothing. `ALL` and `eNULL` name them, and at security level 0 they are there. `option`: what the words
+    /// were given by, for messages.
+    func setCiphers(_ words: String, withCertificates: Bool, option: String) throws(TLSFailure) {
         guard !words.utf8.contains(0) else { throw TLSFailure("\(option): there is a NUL among them") }
         let words = words.split { ":, ".contains($0) }
         let suites = words.filter { $0.hasPrefix("TLS_") }
@@ -36,7 +37,7 @@ final class TLSContext {
         ERR_clear_error()
         if !others.isEmpty || suites.isEmpty {
             let list = others.joined(separator: ":")
-            let allowed = withCertificates ? "\(list):!aNULL" : list
+            let allowed = withCertificates ? "\(list):!aNULL:!eNULL" : list
             guard SSL_CTX_set_cipher_list(ctx, allowed) == 1 else { throw .fromQueue("\(option): \(list)") }
         }
         guard !suites.isEmpty else { return }

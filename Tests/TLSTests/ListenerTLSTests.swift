@@ -285,6 +285,23 @@ import Testing
         }
     }
 
+    @Test("a client cannot choose a cipher with which nobody is asked for a certificate, when one is required")
+    func anonymousCiphers() throws {
+        let authority = try TestCertificate(commonName: "authority", isAuthority: true)
+        let client = try TestClient(version: TLS1_2_VERSION) {
+            _ = SSL_CTX_set_cipher_list($0, "AECDH-AES128-SHA:@SECLEVEL=0")
+        }
+        for requirement in CertificateRequirement.allCases {
+            let listener = try Self.listener(
+                [TestCertificate(["DNS:a.example"])],
+                {
+                    $0.clientCertificates = requirement
+                    $0.ciphers = "ALL:@SECLEVEL=0"
+                }, authorities: [authority])
+            #expect(try client.meet(listener).isDone == (requirement == .none))
+        }
+    }
+
     @Test("clients learn the names of those who may have signed their certificates")
     func authorityNames() throws {
         let authorities = try ["one", "two"].map { try TestCertificate(commonName: $0, isAuthority: true) }

@@ -187,6 +187,33 @@ extension RemoteTLS {
         }
     }
 
+    @Test(
+        "whoever verifies takes no cipher without a certificate and none that hides nothing, though it was asked for",
+        arguments: ["AECDH-AES128-SHA", "ECDHE-ECDSA-NULL-SHA"], [3, 4, 5])
+    func ciphersOfNobody(cipher: String, version: Int) throws {
+        let authority = try Authority()
+        let certificate = try authority.sign(["DNS:a.example"])
+        let server = try TLSContext(TLS_server_method())
+        SSL_CTX_set_security_level(server.ctx, 0)
+        try #require(tp_SSL_CTX_set_min_proto_version(server.ctx, TLS1_VERSION) == 1)
+        try #require(SSL_CTX_set_cipher_list(server.ctx, cipher) == 1)
+        try #require(SSL_CTX_use_certificate(server.ctx, certificate.x509) == 1)
+        try #require(SSL_CTX_use_PrivateKey(server.ctx, certificate.key) == 1)
+        for verifies in [true, false] {
+            let session = SSL_new(server.ctx)
+            SSL_set_accept_state(session)
+            let remote = try remote(
+                authority.arguments {
+                    $0.verifies = verifies
+                    $0.version = version
+                    $0.ciphers = "ALL:eNULL:@SECLEVEL=0"
+                })
+            let endpoint = try #require(Endpoint("a.example:443"))
+            let pair = try SessionPair(client: remote.makeSession(to: endpoint), listener: session)
+            #expect(pair.isDone == !verifies)
+        }
+    }
+
     @Test("ciphers and protocols are those that were asked for")
     func ciphersAndProtocols() throws {
         let authority = try Authority()
@@ -244,9 +271,8 @@ extension RemoteTLS {
         #expect(try failure { $0.authoritiesFile = large.path } == "\(large.path): File too large")
         #expect(try failure { $0.version = 1 } == "ssl_version: 1 is none of 2, 3, 4, 5")
         #expect(try failure { $0.ciphers = "NONSENSE" } == "ciphers: NONSENSE: no cipher match")
-        // Nothing would be left to verify.
-        #expect(
-            try failure { ($0.ciphers, $0.version) = ("aNULL", 3) } == "ciphers: aNULL: no cipher match")
+        // They leave nothing to verify.
+        #expect(try failure { $0.ciphers = "aNULL" } == "ciphers: aNULL: no cipher match")
         #expect(try failure { $0.alpn = [[]] } == "ALPN: a protocol's name has 1 to 255 bytes")
         #expect(ERR_peek_error() == 0)
     }
