@@ -30,10 +30,12 @@ enum TLSFiles {
                 guard material.certificates.count < Limits.certificatesMax else {
                     throw TLSFailure("\(path): there are more than \(Limits.certificatesMax) certificates")
                 }
-                let chain = try contents(pair.certificate, &room)
-                let key = try pair.key.map { path throws(TLSFailure) in try contents(path, &room) } ?? chain
                 let name = pair.key.map { "\(pair.certificate) with \($0)" } ?? pair.certificate
-                material.certificates.append(.init(name: name, chain: chain, key: key))
+                let chain = try contents(pair.certificate, &room)
+                // There before the key is read, so that it is cleared should that fail.
+                material.certificates.append(.init(name: name, chain: chain, key: chain))
+                guard let path = pair.key else { continue }
+                material.certificates[material.certificates.count - 1].key = try contents(path, &room)
             }
         }
         if settings.clientCertificates != .none, let path = settings.clientAuthoritiesFile {
@@ -91,7 +93,7 @@ enum TLSFiles {
 
     /// A whole file, which has to be a regular one: nothing here waits.
     private static func contents(_ path: String, _ room: inout Int) throws(TLSFailure) -> [UInt8] {
-        let bytes: [UInt8]
+        var bytes: [UInt8]
         do throws(RegularFile.Failure) {
             bytes = try RegularFile(path: path).contents(bytesMax: Limits.certificateFileBytesMax)
         } catch {
@@ -105,6 +107,7 @@ enum TLSFiles {
         }
         room -= bytes.count
         guard room >= 0 else {
+            bytes.wipe()
             throw TLSFailure("\(path): with it there are more than \(Limits.certificateBytesMax) bytes to read")
         }
         return bytes

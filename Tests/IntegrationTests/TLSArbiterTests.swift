@@ -349,6 +349,49 @@ extension IntegrationTests {
             }
         }
 
+        /// How many times a text is in the memory that a process writes to.
+        private func count(of text: Substring, in process: pid_t) throws -> Int {
+            let memory = try FileHandle(forReadingFrom: URL(filePath: "/proc/\(process)/mem"))
+            var count = 0
+            for area in try Proc.text("\(process)/maps").split(separator: "\n") {
+                guard let match = area.firstMatch(of: /^([0-9a-f]+)-([0-9a-f]+) rw/),
+                    let start = UInt64(match.1, radix: 16), let end = UInt64(match.2, radix: 16)
+                else { continue }
+                try memory.seek(toOffset: start)
+                guard let bytes = try memory.read(upToCount: Int(end - start)) else { continue }
+                var rest = bytes[...]
+                while let found = rest.range(of: Data(text.utf8)) {
+                    count += 1
+                    rest = rest[found.upperBound...]
+                }
+            }
+            return count
+        }
+
+        @Test(
+            "no file of a key stays in memory, neither the arbiter's nor a worker's",
+            .enabled(if: geteuid() == 0, "only root reads such memory"))
+        func cleared() throws {
+            let installed = try Installed()
+            let second = try installed.certificates.leaf("second")
+            try withTProxy(installed.options) { proxy in
+                func expectCleared() throws {
+                    // The line in the middle.
+                    let line = try String(contentsOfFile: installed.pair.key, encoding: .utf8).split(separator: "\n")[2]
+                    for process in [proxy.process.pid] + proxy.workers {
+                        #expect(try count(of: line, in: process) == 0)
+                    }
+                }
+                #expect(try count(of: "tproxy: master", in: proxy.process.pid) > 0)
+                try expectCleared()
+                try installed.install(second)
+                proxy.process.signal(SIGHUP)
+                try proxy.process.line(with: "certificates reloaded")
+                try proxy.process.line(with: "reloaded: 1 worker")
+                try expectCleared()
+            }
+        }
+
         @Test(
             "an arbiter that is nobody from the start can do all that it does with hidden memory",
             .enabled(if: geteuid() == 0, "only root becomes somebody else"))

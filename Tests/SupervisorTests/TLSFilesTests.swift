@@ -97,6 +97,27 @@ struct TLSFilesTests {
                 == "\(path)/some: with it there are more than 16777216 bytes to read")
     }
 
+    @Test("what was read is in no memory any more when a file after it cannot be, or it is cleared")
+    func cleared() async {
+        await #expect(processExitsWith: .success) {
+            let folder = try Folder([:])
+            let file = try SecretFile("\(folder.path)/a.pem")
+            var settings = TLSSettings(certificateFiles: [file.path])
+            var material = try TLSFiles.read(settings)
+            try #require(file.copiesInMemory() > 0)
+            material.wipe()
+            #expect(try file.copiesInMemory() == 0)
+            // Its key, the next certificate, too many of them.
+            let many = [String](repeating: file.path, count: 300)
+            for (certificates, keys) in [([file.path], ["/none"]), ([file.path, "/none"], []), (many, [])] {
+                settings.certificateFiles = certificates
+                settings.keyFiles = keys
+                #expect(throws: TLSFailure.self) { try TLSFiles.read(settings) }
+                #expect(try file.copiesInMemory() == 0)
+            }
+        }
+    }
+
     @Test("authorities are read when clients are asked for certificates")
     func authorities() throws {
         let folder = try Folder(["a": "A", "ca": "CA"])

@@ -277,6 +277,26 @@ extension RemoteTLS {
         #expect(ERR_peek_error() == 0)
     }
 
+    @Test("nothing of the files for our certificate stays in memory")
+    func cleared() async {
+        await #expect(processExitsWith: .success) {
+            let certificate = try MemoryFile(TestCertificate(["DNS:a.example"]).pem)
+            let key = try SecretFile("/tmp/tproxy-test-\(getpid()).key")
+            var arguments = TLSArguments()
+            arguments.certificateFile = certificate.path
+            arguments.keyFile = key.path
+            #expect(throws: TLSFailure("\(key.path): there is no private key in it (PEM)")) {
+                _ = try remote(arguments)
+            }
+            #expect(try key.copiesInMemory() == 0)
+            (arguments.certificateFile, arguments.keyFile) = (key.path, nil)
+            #expect(throws: TLSFailure("\(key.path): there is no certificate in it (PEM)")) {
+                _ = try remote(arguments)
+            }
+            #expect(try key.copiesInMemory() == 0)
+        }
+    }
+
     // MARK: - The cache
 
     @Test("what asks for the same is made once, until it is forgotten or long unused")

@@ -1,0 +1,1 @@
+../Shared/SecretFile.swift
