@@ -24,6 +24,8 @@ public enum Command: Hashable, Sendable {
     case shareListeners
     /// New connections get the certificates, keys and ticket keys in the `TLSParcel` that comes with it.
     case renewTLS
+    /// Session tickets are sealed with the ticket keys in that parcel; its certificates are those that the worker has.
+    case renewTicketKeys
     /// What a router of another worker has told its own and all should know: the line as it came.
     case told(String)
 }
@@ -40,9 +42,9 @@ public enum Report: Hashable, Sendable {
     case reloadFailed(String)
     /// Answers `reopenLogs`.
     case logsReopened
-    /// Answers `renewTLS`.
+    /// Answers `renewTLS` and `renewTicketKeys`.
     case tlsRenewed
-    /// Answers `renewTLS`: new connections get what they got before.
+    /// Answers them: new connections get what they got before.
     case tlsNotRenewed(String)
     /// Answers `drain`; or, with number 0, it was told by a signal or does so for a reason of its own.
     case draining
@@ -68,6 +70,7 @@ extension Command: ControlMessage {
         case .reopenLogs: ("reopenLogs", "")
         case .shareListeners: ("shareListeners", "")
         case .renewTLS: ("renewTLS", "")
+        case .renewTicketKeys: ("renewTicketKeys", "")
         case .told(let line): ("told", line)
         }
     }
@@ -83,6 +86,7 @@ extension Command: ControlMessage {
         case "reopenLogs": self = .reopenLogs
         case "shareListeners": self = .shareListeners
         case "renewTLS": self = .renewTLS
+        case "renewTicketKeys": self = .renewTicketKeys
         case "told": self = .told(String(value))
         default: return nil
         }

@@ -7,8 +7,10 @@ import Logging
 import TLS
 
 extension Worker {
-    /// New connections get what is in the arbiter's parcel; if that cannot be, what they got before.
-    func renewTLS(_ parcel: consuming Descriptor?, _ number: UInt32) {
+    /// New connections get what is in the arbiter's parcel, certificates too or ticket keys alone; if that cannot be, what
+    /// they got before.
+    func renewTLS(_ command: Numbered<Command>, _ parcel: consuming Descriptor?) {
+        let number = command.number
         guard let settings = settings.tls, let parcel else {
             control.send(.tlsNotRenewed("nothing came"), number: number)
             return
@@ -17,7 +19,11 @@ extension Worker {
             var material = try TLSParcel(parcel).material()
             defer { material.wipe() }
             do throws(TLSFailure) {
-                listenerTLS = try ListenerTLS(material, settings)
+                if command.message == .renewTicketKeys, let listenerTLS {
+                    try listenerTLS.renew(ticketKeys: material.ticketKeys)
+                } else {
+                    listenerTLS = try ListenerTLS(material, settings)
+                }
                 control.send(.tlsRenewed, number: number)
             } catch {
                 control.send(.tlsNotRenewed("\(error)"), number: number)

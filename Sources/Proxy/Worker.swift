@@ -465,7 +465,7 @@ final class Worker {
             switch control.receive(&passed) {
             case .message(let numbered):
                 switch numbered.message {
-                case .renewTLS: renewTLS(passed.take(), numbered.number)
+                case .renewTLS, .renewTicketKeys: renewTLS(numbered, passed.take())
                 case .drain: drain(within: nil)
                 case .drainLast: drain(within: nil, isLast: true)
                 case .stop: stop()

@@ -282,13 +282,14 @@ public struct Arbiter: ~Copyable {
             }
             return
         }
-        let sending = handle.tell(command, passing: command == .renewTLS ? tlsParcel : nil)
+        let parcel = command == .renewTLS || command == .renewTicketKeys ? tlsParcel : nil
+        let sending = handle.tell(command, passing: parcel)
         guard sending != .sent else { return }
         let name = WorkerName(serial: serial, pid: handle.pid)
         switch command {
         case .drain, .drainLast: handle.send(.terminate)
         case .stop: handle.send(.kill)
-        case .reload, .reopenLogs, .shareListeners, .renewTLS, .told: break
+        case .reload, .reopenLogs, .shareListeners, .renewTLS, .renewTicketKeys, .told: break
         }
         // A closed channel is a worker that is ending: nothing is lost.
         if sending == .full { log.warning("\(name) does not read what it is told (\(command.words.word))") }

@@ -234,9 +234,9 @@ public struct ArbiterCore {
             origin = nil
         case .tlsReloaded:
             say(.tlsReloaded)
-            renewTLS()
+            tellAll(.renewTLS)
         case .tlsReloadFailed(let reason): say(.tlsReloadFailed(reason))
-        case .ticketKeyRenewed: renewTLS()
+        case .ticketKeyRenewed: tellAll(.renewTicketKeys)
         case .heartbeats(let beats): watch(beats, at: now)
         case .tick: break
         }
@@ -502,8 +502,8 @@ public struct ArbiterCore {
     // MARK: TLS
 
     /// Those that boot have got the old ones. Whoever leaves accepts nobody any more.
-    private mutating func renewTLS() {
-        for worker in workers where worker.stage != .leaving { actions.append(.tell(worker.serial, .renewTLS)) }
+    private mutating func tellAll(_ command: Command) {
+        for worker in workers where worker.stage != .leaving { actions.append(.tell(worker.serial, command)) }
     }
 
     private static func nextTicketKey(after now: Instant) -> Instant {

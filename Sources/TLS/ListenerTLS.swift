@@ -4,16 +4,17 @@
 import COpenSSL
 public import Config
 
-/// What listeners speak TLS with. To change anything, make a new one: sessions of the old one go on with what they
-/// have.
+/// What listeners speak TLS with. To change anything but ticket keys, make a new one: sessions of the old one go on with
+/// what they have.
 public final class ListenerTLS {
     /// Sessions begin with the first certificate.
     private let first: TLSContext
+    private let rules: HandshakeRules
 
     /// Checks and takes over certificates and keys. A failure names the file, and what is wrong in OpenSSL's own words.
     public init(_ material: TLSMaterial, _ settings: TLSSettings) throws(TLSFailure) {
         guard !material.certificates.isEmpty else { throw TLSFailure("there is no certificate") }
-        let rules = try HandshakeRules(material, settings)
+        rules = try HandshakeRules(material, settings)
         let clients = try ClientAuthorities(material, settings)
         var groups: [CertificateGroup] = []
         for certificate in material.certificates {
@@ -33,6 +34,10 @@ public final class ListenerTLS {
         try first.attach(ListenerParts(rules: rules, table: table))
         tp_SSL_CTX_set_tlsext_servername_callback(first.ctx, chooseByName, Unmanaged.passUnretained(table).toOpaque())
     }
+
+    /// Seals and opens tickets with these keys from now on; certificates need not be read again for that. A failure
+    /// changes nothing.
+    public func renew(ticketKeys: [[UInt8]]) throws(TLSFailure) { try rules.renew(ticketKeys) }
 
     /// A session that waits for a client's ClientHello; the caller frees it. Nil: there is no memory.
     func makeSession() -> OpaquePointer? {
@@ -233,7 +238,7 @@ private final class ListenerParts {
 final class HandshakeRules {
     /// In the form of the extension; callbacks hand out pointers into it.
     fileprivate let protocols: UnsafeMutableBufferPointer<UInt8>
-    private let tickets: TicketKeys?
+    private var tickets: TicketKeys?
     private let asksForCertificates: Bool
 
     fileprivate init(_ material: TLSMaterial, _ settings: TLSSettings) throws(TLSFailure) {
@@ -245,6 +250,8 @@ final class HandshakeRules {
     }
 
     deinit { protocols.deallocate() }
+
+    fileprivate func renew(_ ticketKeys: [[UInt8]]) throws(TLSFailure) { tickets = try TicketKeys(ticketKeys) }
 
     fileprivate func apply(to context: TLSContext) {
         let ctx = context.ctx

@@ -14,7 +14,7 @@ struct Seeded: RandomNumberGenerator {
 @Suite("Control messages")
 struct CommandTests {
     static let commands: [Command] = [
-        .drain, .drainLast, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .renewTLS,
+        .drain, .drainLast, .stop, .reload(generation: 7), .reopenLogs, .shareListeners, .renewTLS, .renewTicketKeys,
         .told(#"{"a": "b  c"}"#),
     ]
     static let reports: [Report] = [

@@ -72,7 +72,8 @@ struct ArbiterCoreTLSTests {
         #expect(core.handle(.tick, at: at(Self.hours6 - 1)) == [])
         #expect(core.handle(.tick, at: at(Self.hours6)) == [.renewTicketKey])
         #expect(
-            core.handle(.ticketKeyRenewed, at: at(Self.hours6)) == [.tell(1, .renewTLS), .tell(2, .renewTLS)])
+            core.handle(.ticketKeyRenewed, at: at(Self.hours6))
+                == [.tell(1, .renewTicketKeys), .tell(2, .renewTicketKeys)])
         #expect(core.nextDeadline == at(2 * Self.hours6))
         // The machine slept for days: one key, not one for each time that was missed.
         #expect(core.handle(.tick, at: at(20 * Self.hours6 + 5)) == [.renewTicketKey])

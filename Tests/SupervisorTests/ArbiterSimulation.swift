@@ -27,7 +27,7 @@ struct World {
         var hups: Int
         var heartbeat: Instant
         /// Which certificates and ticket keys it was given last.
-        var parcel: Int
+        var parcel: Parcel
         var inbox: [Command] = []
     }
 
@@ -56,7 +56,11 @@ struct World {
     var hasRoundFailed = false
     var hups = 0
     /// Counts what workers are given for TLS.
-    var parcel = 0
+    struct Parcel: Equatable {
+        var certificates = 0
+        var ticketKeys = 0
+    }
+    var parcel = Parcel()
     var ticketKeysMade: [Int64] = []
     let hasTLS: Bool
     let wanted: Int
@@ -108,6 +112,7 @@ struct World {
             #expect(alive[serial] != nil || dead[serial] != nil, "a stranger was told something")
             alive[serial]?.inbox.append(command)
             if command == .renewTLS { alive[serial]?.parcel = parcel }
+            if command == .renewTicketKeys { alive[serial]?.parcel.ticketKeys = parcel.ticketKeys }
         case .kill(let serial):
             #expect(alive[serial] != nil || dead[serial] != nil, "a stranger was killed")
             if alive.removeValue(forKey: serial) != nil { dead[serial] = .signaled(9, coreDumped: false) }
@@ -142,7 +147,7 @@ struct World {
             switch Int.random(in: 0..<3, using: &random) {
             case 0: pending.append(.tlsReloadFailed("x"))
             case 1:
-                parcel += 1
+                parcel.certificates += 1
                 pending.append(.tlsReloaded)
             default: break
             }
@@ -152,7 +157,7 @@ struct World {
                 #expect(now - last >= Int64(Limits.ticketKeyMilliseconds), "ticket keys come too often")
             }
             ticketKeysMade.append(now)
-            parcel += 1
+            parcel.ticketKeys += 1
             pending.append(.ticketKeyRenewed)
         case .reopenLogs, .say: break
         case .exit(let status):
@@ -203,7 +208,7 @@ struct World {
                     events.append(.report(serial, .reloaded))
                 }
             case .reopenLogs: events.append(.report(serial, .logsReopened))
-            case .renewTLS:
+            case .renewTLS, .renewTicketKeys:
                 events.append(.report(serial, random.chance(trouble) ? .tlsNotRenewed("x") : .tlsRenewed))
             case .shareListeners, .told: break
             }

@@ -362,6 +362,27 @@ import Testing
         }
     }
 
+    @Test(
+        "new ticket keys are for all certificates, and for connections that began before; wrong ones change nothing",
+        arguments: [TLS1_2_VERSION, TLS1_3_VERSION])
+    func ticketKeysRenewed(version: Int32) throws {
+        let listener = try Self.listener(
+            [TestCertificate(["DNS:a.example"]), TestCertificate(["DNS:b.example"])], ticketKeys: [Self.ticketKey(1)])
+        let client = try TestClient(version: version)
+        for name in ["a.example", "b.example"] {
+            try listener.renew(ticketKeys: [Self.ticketKey(1)])
+            let old = try KeptSession(of: client.meet(listener, name))
+            let begun = listener.makeSession()
+            try listener.renew(ticketKeys: [Self.ticketKey(2), Self.ticketKey(1)])
+            let new = try KeptSession(of: SessionPair(client: client.session(name), listener: begun))
+            #expect(try client.meet(listener, name, resuming: old.pointer).isResumed)
+            try listener.renew(ticketKeys: [Self.ticketKey(3), Self.ticketKey(2)])
+            #expect(throws: TLSFailure.self) { try listener.renew(ticketKeys: [[1, 2, 3]]) }
+            #expect(try !client.meet(listener, name, resuming: old.pointer).isResumed)
+            #expect(try client.meet(listener, name, resuming: new.pointer).isResumed)
+        }
+    }
+
     @Test("without ticket keys there are no tickets", arguments: [TLS1_2_VERSION, TLS1_3_VERSION])
     func noTickets(version: Int32) throws {
         let listener = try Self.listener([TestCertificate(["DNS:a.example"])])
