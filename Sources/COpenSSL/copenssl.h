@@ -7,6 +7,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/ocsp.h>
 #include <openssl/params.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -45,6 +46,14 @@ static inline void tp_SSL_CTX_set_tlsext_servername_callback(
     SSL_CTX *context, int (*callback)(SSL *, int *, void *), void *argument) {
     SSL_CTX_set_tlsext_servername_callback(context, callback);
     SSL_CTX_set_tlsext_servername_arg(context, argument);
+}
+static inline void tp_SSL_CTX_set_tlsext_status_cb(SSL_CTX *context, int (*callback)(SSL *, void *)) {
+    SSL_CTX_set_tlsext_status_cb(context, callback);
+}
+/// Has a copy of an OCSP response sent to the client. 0: there is no memory.
+static inline int tp_SSL_set_tlsext_status_ocsp_resp(SSL *session, const uint8_t *bytes, size_t length) {
+    void *copy = OPENSSL_memdup(bytes, length);
+    return copy != NULL && SSL_set_tlsext_status_ocsp_resp(session, copy, (long)length) == 1;
 }
 static inline int tp_SSL_set_tlsext_host_name(SSL *session, const char *name) {
     return (int)SSL_set_tlsext_host_name(session, name);

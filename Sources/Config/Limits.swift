@@ -160,6 +160,9 @@ public enum Limits {
     @inlinable public static var certificateFileBytesMax: Int { 1_048_576 }
     /// All of them together, as they go to a worker.
     @inlinable public static var certificateBytesMax: Int { 16_777_216 }
+    /// An OCSP response beside a certificate: with its signer's certificate a few kilobytes. OpenSSL's clients take no
+    /// more than 16,380 bytes.
+    @inlinable public static var ocspResponseBytesMax: Int { 16_000 }
     /// `--ssl-ciphers`: longer than the names of all ciphers there are.
     @inlinable public static var tlsCiphersBytesMax: Int { 4096 }
     /// `--ssl-alpn`.

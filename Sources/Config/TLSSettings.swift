@@ -44,11 +44,14 @@ public struct TLSMaterial: Sendable, Equatable {
         public var name: String
         public var chain: [UInt8]
         public var key: [UInt8]
+        /// What its authority says of it (DER), for clients that ask.
+        public var ocspResponse: [UInt8]?
 
-        public init(name: String, chain: [UInt8], key: [UInt8]) {
+        public init(name: String, chain: [UInt8], key: [UInt8], ocspResponse: [UInt8]? = nil) {
             self.name = name
             self.chain = chain
             self.key = key
+            self.ocspResponse = ocspResponse
         }
     }
 

@@ -18,10 +18,13 @@ public struct TLSParcel: ~Copyable, Sendable {
         case key
         case clientAuthorities
         case ticketKey
+        /// Of the certificate before it.
+        case ocspResponse
     }
 
     /// What the arbiter writes itself is beside what it reads from files.
-    private static let bytesMax = Limits.certificateBytesMax + (1 << 20)
+    private static let bytesMax =
+        Limits.certificateBytesMax + Limits.certificatesMax * Limits.ocspResponseBytesMax + (1 << 20)
 
     private let descriptor: Descriptor
 
@@ -53,6 +56,7 @@ public struct TLSParcel: ~Copyable, Sendable {
             parts += [
                 (.name, Array(certificate.name.utf8)), (.chain, certificate.chain), (.key, certificate.key),
             ]
+            if let response = certificate.ocspResponse { parts.append((.ocspResponse, response)) }
         }
         if let authorities = material.clientAuthorities { parts.append((.clientAuthorities, authorities)) }
         parts += material.ticketKeys.map { (.ticketKey, $0) }
@@ -85,7 +89,8 @@ public struct TLSParcel: ~Copyable, Sendable {
                     .init(name: String(decoding: content, as: UTF8.self), chain: [], key: []))
             case .chain where last >= 0: material.certificates[last].chain = content
             case .key where last >= 0: material.certificates[last].key = content
-            case .chain, .key: throw .notADocument
+            case .ocspResponse where last >= 0: material.certificates[last].ocspResponse = content
+            case .chain, .key, .ocspResponse: throw .notADocument
             case .clientAuthorities: material.clientAuthorities = content
             case .ticketKey:
                 guard content.count == TLSMaterial.ticketKeyBytes else { throw .notADocument }

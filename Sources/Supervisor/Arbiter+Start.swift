@@ -48,7 +48,7 @@ extension Arbiter {
 
         // Before anything is bound: with a key that does not fit there is nothing to serve.
         let ticketKeys = origin?.takeTicketKeys()
-        let tls = try keepTLS(settings, ticketKeys?.keys)
+        let tls = try keepTLS(settings, ticketKeys?.keys, log)
 
         // Before the workers, and only here: they share our sockets, so none of their deaths loses a client's SYN.
         let listeners = try bind(settings, launch, identity, log, signals)
@@ -89,11 +89,15 @@ extension Arbiter {
     }
 
     /// From here on this process holds keys, and shows nobody but root its memory.
-    private static func keepTLS(_ settings: Settings, _ ticketKeys: [[UInt8]]?) throws(StartFailure) -> TLSKeeper? {
+    private static func keepTLS(
+        _ settings: Settings, _ ticketKeys: [[UInt8]]?, _ log: Logger
+    ) throws(StartFailure) -> TLSKeeper? {
         guard let tls = settings.tls else { return nil }
         try system("hiding keys") { () throws(Errno) in try Process.hideMemory() }
         do throws(TLSFailure) {
-            return try TLSKeeper(tls, ticketKeys: ticketKeys)
+            var keeper = try TLSKeeper(tls, ticketKeys: ticketKeys)
+            for warning in keeper.takeWarnings() { log.warning("\(warning)") }
+            return keeper
         } catch {
             throw .tls(error)
         }

@@ -13,6 +13,7 @@ extension Arbiter {
         guard tls != nil else { return }
         do throws(TLSFailure) {
             if try tls!.reload() { events.append(.tlsReloaded) }
+            for warning in tls!.takeWarnings() { log.warning("\(warning)") }
         } catch {
             scoreboard.count(.tlsReloadsFailed)
             events.append(.tlsReloadFailed(error.message))

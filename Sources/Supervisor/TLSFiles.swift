@@ -7,13 +7,14 @@ import Linux
 import SystemPackage
 import TLS
 
-/// The files of `--ssl-certfile`, `--ssl-keyfile` and `--ssl-ca-certs`.
+/// The files of `--ssl-certfile`, with what lies beside them, `--ssl-keyfile` and `--ssl-ca-certs`.
 enum TLSFiles {
-    /// Reads all of them, without ticket keys. A failure names the file and what is wrong.
-    static func read(_ settings: TLSSettings) throws(TLSFailure) -> TLSMaterial {
+    /// Reads all of them, without ticket keys. A failure names the file and what is wrong; so do `warnings`, about files
+    /// that can be done without.
+    static func read(_ settings: TLSSettings, _ warnings: inout [String]) throws(TLSFailure) -> TLSMaterial {
         var material = TLSMaterial(certificates: [])
         do throws(TLSFailure) {
-            try read(settings, into: &material)
+            try read(settings, into: &material, &warnings)
         } catch {
             // One bad file is no reason to leave the other files' keys lying about.
             material.wipe()
@@ -22,7 +23,9 @@ enum TLSFiles {
         return material
     }
 
-    private static func read(_ settings: TLSSettings, into material: inout TLSMaterial) throws(TLSFailure) {
+    private static func read(
+        _ settings: TLSSettings, into material: inout TLSMaterial, _ warnings: inout [String]
+    ) throws(TLSFailure) {
         var room = Limits.certificateBytesMax
         for (index, path) in settings.certificateFiles.enumerated() {
             let key = index < settings.keyFiles.count ? settings.keyFiles[index] : nil
@@ -33,7 +36,8 @@ enum TLSFiles {
                 let name = pair.key.map { "\(pair.certificate) with \($0)" } ?? pair.certificate
                 let chain = try contents(pair.certificate, &room)
                 // There before the key is read, so that it is cleared should that fail.
-                material.certificates.append(.init(name: name, chain: chain, key: chain))
+                material.certificates.append(
+                    .init(name: name, chain: chain, key: chain, ocspResponse: response(pair, chain, &warnings)))
                 guard let path = pair.key else { continue }
                 material.certificates[material.certificates.count - 1].key = try contents(path, &room)
             }
@@ -66,6 +70,20 @@ enum TLSFiles {
         return pairs
     }
 
+    /// What is in `FILE.ocsp`, if clients can be given that.
+    private static func response(_ pair: Pair, _ chain: [UInt8], _ warnings: inout [String]) -> [UInt8]? {
+        let path = pair.certificate + ".ocsp"
+        guard FileIdentity(following: path) != nil else { return nil }
+        do throws(TLSFailure) {
+            let response = try contents(path, bytesMax: Limits.ocspResponseBytesMax)
+            try OCSPResponse.check(response, of: chain, name: path)
+            return response
+        } catch {
+            warnings.append("not stapled: \(error)")
+            return nil
+        }
+    }
+
     private static func isFolder(_ path: String) -> Bool {
         var status = stat()
         return unsafe stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
@@ -92,19 +110,23 @@ enum TLSFiles {
     }
 
     /// A whole file, which has to be a regular one: nothing here waits.
-    private static func contents(_ path: String, _ room: inout Int) throws(TLSFailure) -> [UInt8] {
-        var bytes: [UInt8]
+    private static func contents(_ path: String, bytesMax: Int) throws(TLSFailure) -> [UInt8] {
         do throws(RegularFile.Failure) {
-            bytes = try RegularFile(path: path).contents(bytesMax: Limits.certificateFileBytesMax)
+            return try RegularFile(path: path).contents(bytesMax: bytesMax)
         } catch {
             let reason =
                 switch error {
                 case .notRegular: "is no regular file"
-                case .system(.fileTooLarge): "has more than \(Limits.certificateFileBytesMax) bytes"
+                case .system(.fileTooLarge): "has more than \(bytesMax) bytes"
                 case .system(let error): "cannot be read: \(error)"
                 }
             throw TLSFailure("\(path): \(reason)")
         }
+    }
+
+    /// The same for what has a place among all of them.
+    private static func contents(_ path: String, _ room: inout Int) throws(TLSFailure) -> [UInt8] {
+        var bytes = try contents(path, bytesMax: Limits.certificateFileBytesMax)
         room -= bytes.count
         guard room >= 0 else {
             bytes.wipe()

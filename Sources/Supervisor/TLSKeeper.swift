@@ -11,11 +11,13 @@ struct TLSKeeper: ~Copyable {
     private let settings: TLSSettings
     /// What workers get.
     private(set) var parcel: TLSParcel
+    private var warnings: [String] = []
 
     /// Reads the files and makes sure that they can be used. `ticketKeys` are those of an arbiter before this one.
     init(_ settings: TLSSettings, ticketKeys: [[UInt8]]? = nil) throws(TLSFailure) {
         self.settings = settings
-        var material = try TLSFiles.read(settings)
+        var warnings: [String] = []
+        var material = try TLSFiles.read(settings, &warnings)
         defer { material.wipe() }
         if let ticketKeys {
             material.ticketKeys = Array(ticketKeys.prefix(Limits.ticketKeysMax))
@@ -23,18 +25,27 @@ struct TLSKeeper: ~Copyable {
             material.ticketKeys = [try Self.newKey()]
         }
         parcel = try Self.packed(material, settings)
+        self.warnings = warnings
     }
 
     /// Reads the files again. True when they have changed: then the parcel is another one. A failure changes nothing.
     mutating func reload() throws(TLSFailure) -> Bool {
         var old = try unpacked()
         defer { old.wipe() }
-        var new = try TLSFiles.read(settings)
+        var warnings: [String] = []
+        var new = try TLSFiles.read(settings, &warnings)
         defer { new.wipe() }
         new.ticketKeys = old.ticketKeys
-        guard new != old else { return false }
-        parcel = try Self.packed(new, settings)
-        return true
+        let isNew = new != old
+        if isNew { parcel = try Self.packed(new, settings) }
+        self.warnings = warnings
+        return isNew
+    }
+
+    /// What was wrong with files that can be done without, when all were last read: once.
+    mutating func takeWarnings() -> [String] {
+        defer { warnings = [] }
+        return warnings
     }
 
     /// From now on a new key seals tickets; those of the keys before it are opened for a while. A failure changes nothing.

@@ -3,6 +3,7 @@
 
 import COpenSSL
 public import Config
+import Glibc
 
 /// What listeners speak TLS with. To change anything but ticket keys, make a new one: sessions of the old one go on with
 /// what they have.
@@ -28,10 +29,12 @@ public final class ListenerTLS {
         var contexts: [TLSContext] = []
         for group in groups { contexts.append(try Self.context(group, settings, rules, clients)) }
         first = contexts.removeFirst()
-        for other in contexts { try other.attach(ListenerParts(rules: rules, table: nil)) }
+        for (other, group) in zip(contexts, groups.dropFirst()) {
+            try other.attach(ListenerParts(rules: rules, responses: group.responses, table: nil))
+        }
         // The table is kept by the first settings, which it does not hold itself: there is no cycle.
         let table = NameTable(groups.map(\.names), others: contexts)
-        try first.attach(ListenerParts(rules: rules, table: table))
+        try first.attach(ListenerParts(rules: rules, responses: groups[0].responses, table: table))
         tp_SSL_CTX_set_tlsext_servername_callback(first.ctx, chooseByName, Unmanaged.passUnretained(table).toOpaque())
     }
 
@@ -79,6 +82,7 @@ public final class ListenerTLS {
         for member in group.members { try context.use(member.chain, member.key, name: member.name) }
         try clients.apply(to: context)
         rules.apply(to: context)
+        tp_SSL_CTX_set_tlsext_status_cb(ctx, staple)
         return context
     }
 }
@@ -93,13 +97,17 @@ private struct LoadedCertificate {
     let names: Set<String>
     /// RSA, elliptic curves …
     let keyKind: Int32
+    /// One that cannot be used is left out: whoever has read it has said so.
+    let response: OCSPResponse?
 
     init(_ certificate: TLSMaterial.Certificate) throws(TLSFailure) {
         name = certificate.name
         chain = try PEMReader(certificate.chain, name: name).certificates()
         key = try PEMReader(certificate.key, name: name).privateKey()
-        names = Set(chain.first?.hostNames ?? [])
+        let leaf = chain[0]
+        names = Set(leaf.hostNames)
         keyKind = EVP_PKEY_get_base_id(key.evp)
+        response = certificate.ocspResponse.flatMap { try? OCSPResponse($0, of: leaf, name: certificate.name) }
     }
 }
 
@@ -108,6 +116,13 @@ private struct CertificateGroup {
     var members: [LoadedCertificate]
 
     var names: Set<String> { members.first?.names ?? [] }
+
+    /// By their certificates, of which OpenSSL keeps the very same ones.
+    var responses: [OpaquePointer: OCSPResponse] {
+        var responses: [OpaquePointer: OCSPResponse] = [:]
+        for member in members { responses[member.chain[0].x509] = member.response }
+        return responses
+    }
 
     func takes(_ other: LoadedCertificate) -> Bool {
         !other.names.isEmpty && names == other.names && !members.contains { $0.keyKind == other.keyKind }
@@ -161,6 +176,16 @@ private func chooseByName(
         alert?.pointee = SSL_AD_INTERNAL_ERROR
         return SSL_TLSEXT_ERR_ALERT_FATAL
     }
+    return SSL_TLSEXT_ERR_OK
+}
+
+/// Called by OpenSSL for a client that asks what a certificate's authority says of it, once that certificate is chosen.
+private func staple(_ ssl: OpaquePointer?, _: UnsafeMutableRawPointer?) -> Int32 {
+    guard let ssl, let certificate = SSL_get_certificate(ssl),
+        let response = TLSContext.attached(to: SSL_get_SSL_CTX(ssl), ListenerParts.self)?.responses[certificate],
+        response.isCurrent(at: time(nil)),
+        tp_SSL_set_tlsext_status_ocsp_resp(ssl, response.bytes, response.bytes.count) == 1
+    else { return SSL_TLSEXT_ERR_NOACK }
     return SSL_TLSEXT_ERR_OK
 }
 
@@ -225,11 +250,13 @@ private struct ClientAuthorities {
 /// What is attached to the settings.
 private final class ListenerParts {
     let rules: HandshakeRules
+    let responses: [OpaquePointer: OCSPResponse]
     /// With the first settings only.
     let table: NameTable?
 
-    init(rules: HandshakeRules, table: NameTable?) {
+    init(rules: HandshakeRules, responses: [OpaquePointer: OCSPResponse], table: NameTable?) {
         self.rules = rules
+        self.responses = responses
         self.table = table
     }
 }

@@ -10,7 +10,8 @@ struct TLSParcelTests {
     static let material = TLSMaterial(
         certificates: [
             .init(name: "/etc/a.crt with /etc/a.key", chain: Array("chain".utf8), key: [0, 255, 10]),
-            .init(name: "b", chain: [], key: [UInt8](repeating: 7, count: 70_000)),
+            .init(name: "b", chain: [], key: [UInt8](repeating: 7, count: 70_000), ocspResponse: [0x30, 0]),
+            .init(name: "c", chain: [], key: [], ocspResponse: []),
         ],
         clientAuthorities: Array("authorities".utf8),
         ticketKeys: [
@@ -24,6 +25,17 @@ struct TLSParcelTests {
         for _ in 0..<2 { #expect(try parcel.material() == Self.material) }
         let none = TLSMaterial(certificates: [])
         #expect(try TLSParcel(none).material() == none)
+    }
+
+    @Test("as much as the arbiter reads fits, with a response for each certificate")
+    func large() throws {
+        let certificate = TLSMaterial.Certificate(
+            name: "a", chain: [UInt8](repeating: 1, count: Limits.certificateBytesMax / Limits.certificatesMax),
+            key: [],
+            ocspResponse: [UInt8](repeating: 2, count: Limits.ocspResponseBytesMax))
+        let material = TLSMaterial(
+            certificates: [TLSMaterial.Certificate](repeating: certificate, count: Limits.certificatesMax))
+        #expect(try TLSParcel(material).material() == material)
     }
 
     @Test("nobody can change it, and no program that is executed finds it")
@@ -40,6 +52,7 @@ struct TLSParcelTests {
     func damaged() throws {
         #expect(throws: InheritanceError.notADocument) { try TLSParcel.decoded([9]) }
         #expect(throws: InheritanceError.notADocument) { try TLSParcel.decoded([2, 0, 0, 0, 0]) }
+        #expect(throws: InheritanceError.notADocument) { try TLSParcel.decoded([6, 0, 0, 0, 0]) }
         #expect(throws: InheritanceError.notADocument) { try TLSParcel.decoded([1, 0, 0, 0, 1]) }
         #expect(throws: InheritanceError.notADocument) { try TLSParcel.decoded([5, 0, 0, 0, 1, 0]) }
         let file = Descriptor(owning: open("/dev/null", O_RDONLY | O_CLOEXEC))

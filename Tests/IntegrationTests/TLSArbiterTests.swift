@@ -57,6 +57,36 @@ private final class Installed {
     }
 }
 
+extension Certificates {
+    /// What the authority says of a certificate, good for so many days; in a file that it is moved from.
+    fileprivate func response(of pair: Pair, days: Int) throws -> String {
+        let file = pair.certificate + ".response"
+        try Self.openssl([
+            "ocsp", "-index", path + "/index.txt", "-CA", authority.certificate, "-issuer", authority.certificate,
+            "-rsigner", authority.certificate, "-rkey", authority.key, "-cert", pair.certificate, "-ndays", "\(days)",
+            "-noverify", "-respout", file,
+        ])
+        return file
+    }
+
+    /// When what is in a file says that there will be the next, or what a port of 127.0.0.1 shows to those that ask; nil
+    /// when that is nothing.
+    fileprivate static func nextUpdate(in file: String) throws -> Substring? {
+        try nextUpdate(openssl(["ocsp", "-noverify", "-respin", file, "-resp_text"]))
+    }
+
+    fileprivate static func nextUpdate(shownOn port: UInt16, _ options: String = "") throws -> Substring? {
+        let (_, text) = try Subprocess.run([
+            "sh", "-c", "openssl s_client -connect 127.0.0.1:\(port) -status \(options) </dev/null 2>&1",
+        ])
+        if text.contains("OCSP response: no response sent") { return nil }
+        guard text.contains("OCSP Response Status: successful") else { throw Failure("no handshake: \(text)") }
+        return nextUpdate(text)
+    }
+
+    private static func nextUpdate(_ text: String) -> Substring? { text.firstMatch(of: /Next Update: (.*)/)?.1 }
+}
+
 extension IntegrationTests {
     /// Certificates and keys between the options and the workers.
     @Suite struct TLSArbiter {
@@ -237,6 +267,61 @@ extension IntegrationTests {
                 try proxy.process.line(with: "certificates reloaded: new connections get them", count: 2)
                 let last = try third.fingerprint()
                 try Deadline(in: patience).until("the last one everywhere") { try shown() == [last] }
+            }
+        }
+
+        // MARK: OCSP
+
+        @Test(
+            "clients that ask get the OCSP response beside the certificate, a new one after HUP, none that is no good")
+        func stapled() throws {
+            let installed = try Installed()
+            let (certificates, leaf) = (installed.certificates, try installed.certificates.leaf("first"))
+            try installed.install(leaf)
+            let other = try certificates.leaf("other")
+            let file = installed.pair.certificate + ".ocsp"
+            func put(_ response: String) { rename(response, file) }
+            put(try certificates.response(of: leaf, days: 1))
+            let first = try Certificates.nextUpdate(in: file)
+            try withTProxy(installed.options) { proxy in
+                var hangUps = 0
+                func hangUp() throws {
+                    hangUps += 1
+                    proxy.process.signal(SIGHUP)
+                    try proxy.process.line(with: "reloaded: 1 worker", count: hangUps)
+                }
+                for version in ["-tls1_2", "-tls1_3"] {
+                    #expect(try Certificates.nextUpdate(shownOn: proxy.port, version) == first)
+                }
+                put(try certificates.response(of: leaf, days: 2))
+                try hangUp()
+                let second = try Certificates.nextUpdate(in: file)
+                #expect(second != first)
+                #expect(try Certificates.nextUpdate(shownOn: proxy.port) == second)
+
+                // It is not the certificate's.
+                put(try certificates.response(of: other, days: 1))
+                try hangUp()
+                let line = try proxy.process.line(with: "not stapled: \(file): it is about another certificate")
+                #expect(line.contains("warning"))
+                #expect(try Certificates.nextUpdate(shownOn: proxy.port) == nil)
+
+                put(try certificates.response(of: leaf, days: 3))
+                try hangUp()
+                let third = try Certificates.nextUpdate(in: file)
+                #expect(third != nil)
+                #expect(try Certificates.nextUpdate(shownOn: proxy.port) == third)
+                unlink(file)
+                try hangUp()
+                #expect(try Certificates.nextUpdate(shownOn: proxy.port) == nil)
+                #expect(proxy.process.lines.count { $0.contains("certificates reloaded") } == 4)
+                #expect(proxy.process.lines.count { $0.contains("not stapled") } == 1)
+            }
+            // Nor does one that is none keep tproxy from its start.
+            try Data("nothing\n".utf8).write(to: URL(filePath: file))
+            try withTProxy(installed.options) { proxy in
+                try proxy.process.line(with: "not stapled: \(file): it is no OCSP response (DER)")
+                #expect(try Certificates.nextUpdate(shownOn: proxy.port) == nil)
             }
         }
 

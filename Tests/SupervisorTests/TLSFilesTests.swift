@@ -35,10 +35,17 @@ struct TLSFilesTests {
         }
     }
 
+    /// With nothing to warn of.
+    private static func read(_ settings: TLSSettings) throws(TLSFailure) -> TLSMaterial {
+        var warnings: [String] = []
+        defer { #expect(warnings == []) }
+        return try TLSFiles.read(settings, &warnings)
+    }
+
     private func read(_ certificates: [String], _ keys: [String] = []) throws(TLSFailure) -> TLSMaterial {
         var settings = TLSSettings(certificateFiles: certificates)
         settings.keyFiles = keys
-        return try TLSFiles.read(settings)
+        return try Self.read(settings)
     }
 
     private func refusal(_ certificates: [String], _ keys: [String] = []) -> String? {
@@ -80,6 +87,24 @@ struct TLSFilesTests {
                 == "\(folder.path): is a folder, which has its own keys; k does not belong to it")
     }
 
+    @Test("an OCSP response that cannot be used is a warning, whatever is wrong with it")
+    func responses() throws {
+        let folder = try Folder([
+            "a.crt": "A", "a.key": "KA", "a.crt.ocsp": String(repeating: "x", count: Limits.ocspResponseBytesMax + 1),
+            "b.pem": "B", "c.pem": "C", "c.ocsp": "x", "b.ocsp": "x",
+        ])
+        let path = folder.path
+        mkfifo("\(path)/b.pem.ocsp", 0o600)
+        var warnings: [String] = []
+        let material = try TLSFiles.read(TLSSettings(certificateFiles: [path]), &warnings)
+        #expect(material.certificates.count == 3 && material.certificates.allSatisfy { $0.ocspResponse == nil })
+        #expect(
+            warnings == [
+                "not stapled: \(path)/a.crt.ocsp: has more than 16000 bytes",
+                "not stapled: \(path)/b.pem.ocsp: is no regular file",
+            ])
+    }
+
     @Test("what cannot be read is named with the reason, and nothing is waited for")
     func refused() throws {
         let folder = try Folder(["big": String(repeating: "x", count: 1_048_577), "a": "A"])
@@ -103,7 +128,7 @@ struct TLSFilesTests {
             let folder = try Folder([:])
             let file = try SecretFile("\(folder.path)/a.pem")
             var settings = TLSSettings(certificateFiles: [file.path])
-            var material = try TLSFiles.read(settings)
+            var material = try Self.read(settings)
             try #require(file.copiesInMemory() > 0)
             material.wipe()
             #expect(try file.copiesInMemory() == 0)
@@ -112,7 +137,7 @@ struct TLSFilesTests {
             for (certificates, keys) in [([file.path], ["/none"]), ([file.path, "/none"], []), (many, [])] {
                 settings.certificateFiles = certificates
                 settings.keyFiles = keys
-                #expect(throws: TLSFailure.self) { try TLSFiles.read(settings) }
+                #expect(throws: TLSFailure.self) { try Self.read(settings) }
                 #expect(try file.copiesInMemory() == 0)
             }
         }
@@ -123,10 +148,10 @@ struct TLSFilesTests {
         let folder = try Folder(["a": "A", "ca": "CA"])
         var settings = TLSSettings(certificateFiles: ["\(folder.path)/a"])
         settings.clientAuthoritiesFile = "\(folder.path)/ca"
-        #expect(try TLSFiles.read(settings).clientAuthorities == nil)
+        #expect(try Self.read(settings).clientAuthorities == nil)
         settings.clientCertificates = .required
-        #expect(try TLSFiles.read(settings).clientAuthorities == Array("CA".utf8))
+        #expect(try Self.read(settings).clientAuthorities == Array("CA".utf8))
         settings.clientAuthoritiesFile = "\(folder.path)/none"
-        #expect(throws: TLSFailure.self) { try TLSFiles.read(settings) }
+        #expect(throws: TLSFailure.self) { try Self.read(settings) }
     }
 }

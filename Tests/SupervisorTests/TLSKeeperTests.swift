@@ -65,6 +65,20 @@ struct TLSKeeperTests {
         #expect(try keeper.parcel.material().ticketKeys == Array(Self.keys.prefix(3)))
     }
 
+    @Test("an OCSP response that is none keeps nothing up; it is said once for each time that it is read")
+    func responses() throws {
+        let folder = try Folder()
+        let warning = "not stapled: \(folder.file).ocsp: it is no OCSP response (DER)"
+        try Data("nothing".utf8).write(to: URL(filePath: folder.file + ".ocsp"))
+        var keeper = try TLSKeeper(TLSSettings(certificateFiles: [folder.file]))
+        for _ in 0..<2 {
+            let said = [keeper.takeWarnings(), keeper.takeWarnings()]
+            #expect(said == [[warning], []])
+            let isNew = try keeper.reload()
+            #expect(!isNew)
+        }
+    }
+
     @Test("files that have changed are taken, those that have not are not, and bad ones change nothing")
     func reload() throws {
         let folder = try Folder()
