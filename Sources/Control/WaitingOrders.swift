@@ -1,6 +1,6 @@
 // What routers tell all workers, on its way to somebody who does not read at the moment.
 
-public import Config
+import Config
 
 /// Lines that wait for room in a control channel: in order, and bounded by `Limits.ordersWaitingMax`.
 public struct WaitingOrders: Sendable {
