@@ -106,6 +106,7 @@ extension Routers {
     mutating func start(now: Int64) {
         guard phase == .idle else { return }
         phase = .running
+        nobodySince = now
         for seat in seats.indices { seats[seat].restartAt = now }
         startDueRouters(now)
         guard limits.mayBeAbsent else { return }
@@ -189,6 +190,7 @@ extension Routers {
         let old = seats[seat].holder
         seats[seat].holder = router
         seats[seat].coming = nil
+        nobodySince = nil
         actions.append(.note(.greeted(router, maxInFlight: abilities.maxInFlight)))
         if !wasReady {
             wasReady = true
@@ -324,6 +326,7 @@ extension Routers {
                 seats[seat].failures += 1
             }
         }
+        if anyHolder == nil, nobodySince == nil { nobodySince = now }
         finish(router, end, now)
         replace(seat, inTrial: inTrial, now)
     }
@@ -458,8 +461,11 @@ extension Routers {
         actions.append(.release(router))
     }
 
-    /// Does what has become possible: lets retired routers go, starts those that are due, goes on reloading, ends a drain.
+    /// Does what has become possible: fails those who wait in vain, lets retired routers go, starts those that are due, goes on reloading, ends a drain.
     mutating func settle(_ now: Int64) {
+        if isDeserted(now) {
+            for list in [suspects, waiting] { while let slot = questions.first(of: list) { failWaiting(slot) } }
+        }
         if phase == .draining, openCount == 0 { leave(now) }
         for seat in seats.indices {
             guard let proving = seats[seat].proving, let holder = seats[seat].holder,

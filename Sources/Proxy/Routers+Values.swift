@@ -62,9 +62,11 @@ struct RouterLimits: Sendable {
     var inFlightMax = Limits.maxInFlightMax
     /// A router's time for one question, from the moment it is put to it.
     var routerTimeoutMilliseconds = Int64(Limits.routerTimeoutMillisecondsDefault)
-    /// A question's time in the queue. More than twice the router's, so that whoever queues behind a wedged router outlives
-    /// its discovery and the start of the next one.
-    var waitingTimeoutMilliseconds = Int64(3 * Limits.routerTimeoutMillisecondsDefault)
+    /// A question's time in the queue. It ends a wait that nobody else ends: while a connection has no verdict, its client's
+    /// own deadline comes first, so that routers that wedge one after the other cost nobody an answer.
+    var waitingTimeoutMilliseconds = Int64(Limits.verdictTimeoutMillisecondsDefault)
+    /// For how long there may be nobody to decide before questions stop waiting for somebody. Nil: they wait their time out.
+    var absenceMilliseconds: Int64?
     /// How far `progress` can move a deadline, from the moment the question was put.
     var progressMaxMilliseconds = Int64(Limits.verdictTimeoutMillisecondsDefault)
     /// A router's time to answer `hello`, from the spawn.

@@ -69,6 +69,8 @@ struct Routers: ~Copyable {
     var answeredAt: Int64?
     /// A router has answered `hello` at least once.
     var wasReady = false
+    /// Since when nobody is there to decide.
+    var nobodySince: Int64?
     var actions = Deque<RouterAction>()
 
     /// `generation` is that of the first router: a worker that is started after a reload begins with a later one.
@@ -94,7 +96,7 @@ struct Routers: ~Copyable {
 
     /// Takes a question. It ends with `answered` and then `applied`, with the action `fail`, or with `withdraw`.
     mutating func ask(_ asker: Asker, _ kind: QuestionKind, now: Int64) -> Asked {
-        if phase == .leaving || phase == .ended { return .refused(.noRouter) }
+        if phase == .leaving || phase == .ended || isDeserted(now) { return .refused(.noRouter) }
         if openCount >= limits.questionsMax { return .refused(.overloaded) }
         if kind == .proxyError, let holder = anyHolder, let position = position(of: holder),
             !lives[position].abilities.answersProxyError
@@ -256,6 +258,9 @@ struct Routers: ~Copyable {
         var earliest = Int64.max
         consider(waiting, &earliest)
         consider(suspects, &earliest)
+        if waitingCount > 0, let nobodySince, let absence = limits.absenceMilliseconds {
+            earliest = min(earliest, nobodySince &+ absence)
+        }
         if let turnEnds { earliest = min(earliest, turnEnds) }
         for position in lives.indices {
             consider(lives[position].asked, &earliest)
@@ -295,6 +300,12 @@ struct Routers: ~Copyable {
 
     private mutating func expireWaiting(_ list: QuestionList, _ now: Int64) {
         while let slot = questions.first(of: list), questions[slot].deadline <= now { failWaiting(slot) }
+    }
+
+    /// Nobody has been there to decide for too long to wait for somebody.
+    func isDeserted(_ now: Int64) -> Bool {
+        guard let nobodySince, let absence = limits.absenceMilliseconds else { return false }
+        return now &- nobodySince >= absence
     }
 
     /// Ends a question that no router had room for.

@@ -85,6 +85,7 @@ extension Worker {
         // What a canary cannot answer the main router is asked; a shadow's connections have gone on.
         limits.replays = false
         limits.waitingTimeoutMilliseconds = limits.routerTimeoutMilliseconds
+        limits.absenceMilliseconds = nil
         if role == .shadow { limits.questionsMax = min(limits.questionsMax, Limits.shadowQuestionsMax) }
         return Routers(limits: limits, generation: generation, role: role)
     }

@@ -130,7 +130,10 @@ final class Worker {
         limits.livesMax = inheritance.settings.routers + Limits.routersLeavingMax
         if inheritance.settings.router.socketPath != nil { (limits.kind, limits.mayBeAbsent) = (.unix, true) }
         limits.routerTimeoutMilliseconds = Int64(inheritance.settings.routerTimeoutMilliseconds)
-        limits.waitingTimeoutMilliseconds = Int64(3 * inheritance.settings.routerTimeoutMilliseconds)
+        limits.waitingTimeoutMilliseconds = Int64(
+            max(inheritance.settings.verdictTimeoutMilliseconds, 3 * inheritance.settings.routerTimeoutMilliseconds))
+        // Who has somewhere else to send clients does not keep them waiting for a router that is not there.
+        if inheritance.settings.fallback != nil { limits.absenceMilliseconds = limits.routerTimeoutMilliseconds }
         limits.progressMaxMilliseconds = Int64(inheritance.settings.verdictTimeoutMilliseconds)
         let generation = Int(clamping: inheritance.generation)
         routers = Routers(limits: limits, generation: generation)

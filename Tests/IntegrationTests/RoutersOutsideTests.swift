@@ -96,7 +96,7 @@ extension IntegrationTests {
             }
         }
 
-        @Test("nobody there at all: the fallback, once the wait is over")
+        @Test("nobody there at all: the fallback, after the wait at first, then at once")
         func fallback() throws {
             let folder = Folder()
             let origin = try Origin()
@@ -107,6 +107,26 @@ extension IntegrationTests {
                 let server = try origin.accept()
                 try server.expect("hello")
                 client.close()
+                // Each of these would wait 0.3 s by itself.
+                let begin = Date()
+                for number in 0..<20 {
+                    let client = try proxy.client("\(number)")
+                    let server = try origin.accept()
+                    try server.expect("\(number)")
+                    client.close()
+                }
+                #expect(Date().timeIntervalSince(begin) < 3)
+                // Back again: it decides.
+                let router = try router("\(folder.path)/none.sock")
+                try Deadline(in: patience).until("the router") { () throws in
+                    let client = try proxy.client(#"{"close": "pid"}"#)
+                    if let server = try? origin.accept(within: 0.5) {
+                        server.close()
+                        client.close()
+                        return false
+                    }
+                    return try client.text() == "\(router.pid)"
+                }
             }
         }
 

@@ -57,7 +57,10 @@ final class History {
     var held: [UInt64] = []
     var processes: [UInt64: Process] = [:]
     /// Of a single router: who is to be asked, and who would be if that one died now.
-    var holder: RouterID?
+    var holder: RouterID? {
+        didSet { nobodySince = holder == nil ? nobodySince ?? now : nil }
+    }
+    var nobodySince: Int64? = 0
     var standby: RouterID?
     var nextAsker: UInt64 = 1
     var lastSpawned: UInt64 = 0
@@ -86,10 +89,17 @@ final class History {
         limits.othersPerTurn = dice.number(1...8)
         limits.waitingTimeoutMilliseconds = Int64(dice.number(1000...20_000))
         limits.progressMaxMilliseconds = Int64(dice.number(1000...20_000))
+        limits.absenceMilliseconds =
+            limits.routers == 1 && dice.chance(1, 2) ? Int64(dice.number(100...10_000)) : nil
         self.limits = limits
         isSlow = dice.chance(1, 2)
         self.dice = dice
         routers = Routers(limits: limits)
+    }
+
+    /// Nobody has been there to decide for longer than questions are to wait.
+    var isDeserted: Bool {
+        if let nobodySince, let absence = limits.absenceMilliseconds { now - nobodySince >= absence } else { false }
     }
 
     func must(_ isTrue: Bool, _ text: @autoclosure () -> String) {
@@ -236,7 +246,9 @@ final class History {
             let askedAt = client.askedBefore ?? since
             must(since == now && now - askedAt >= limits.routerTimeoutMilliseconds, "deadline too early")
         case (.noRouter, .waiting(let since)), (.overloaded, .waiting(let since)):
-            must(now - since >= limits.waitingTimeoutMilliseconds || readies == 0, "gave up waiting too early")
+            must(
+                now - since >= limits.waitingTimeoutMilliseconds || readies == 0 || isDeserted,
+                "gave up waiting too early")
             if limits.routers == 1, let holder, processes[holder.number]?.state == .greeted {
                 must(reason == .overloaded, "there is a router")
             }
@@ -324,7 +336,7 @@ extension History {
         case .refused(.overloaded): must(clients.count >= limits.questionsMax, "refused with room")
         case .refused(.notImplemented): must(kind == .proxyError, "refused as not implemented")
         case .refused(.noRouter):
-            must(routers.phase == .leaving || routers.phase == .ended, "refused while running")
+            must(routers.phase == .leaving || routers.phase == .ended || isDeserted, "refused while running")
         case .refused(let reason): must(false, "refused: \(reason)")
         }
         if dice.chance(1, 2) { drainActions() }
@@ -500,7 +512,8 @@ extension History {
         }
         for client in clients.values {
             if case .waiting(let since) = client.place {
-                must(now - since < limits.waitingTimeoutMilliseconds, "a question waits too long")
+                must(
+                    now - since < limits.waitingTimeoutMilliseconds && !isDeserted, "a question waits too long")
             }
         }
     }

@@ -234,6 +234,31 @@ struct RoutersQuestionTests {
         #expect(alone.take() == [spawn(1), .fail(a(1), .noRouter)])
     }
 
+    @Test("with somewhere else to go, nobody waits longer for a router than it may be away")
+    func absence() {
+        let desk = Desk { ($0.absenceMilliseconds, $0.mayBeAbsent) = (2000, true) }
+        desk.routers.start(now: desk.now)
+        desk.ask(1)
+        desk.pass(1000)
+        #expect(desk.take() == [spawn(1), .ready])
+        #expect(desk.routers.nextDeadline == desk.now + 1000)
+        desk.pass(1000)
+        #expect(desk.take() == [.fail(a(1), .noRouter)])
+        #expect(desk.refusal(a(2), .proxy) == .noRouter)
+        // One that came and died again has been there: the time begins anew.
+        desk.routers.greeted(r(1), RouterAbilities(), now: desk.now)
+        _ = desk.take()
+        desk.ask(3)
+        #expect(desk.take() == [send(3, 2, to: 1)])
+        desk.pass(5)
+        desk.routers.died(r(1), .exited(1), now: desk.now)
+        desk.pass(1999)
+        let actions = desk.take()
+        #expect(!actions.contains(.fail(a(3), .noRouter)))
+        desk.pass(1)
+        #expect(desk.take() == [.fail(a(3), .noRouter)])
+    }
+
     @Test("a question that waited has the router's whole time once it is put")
     func freshDeadline() {
         let desk = Desk.ready(RouterAbilities(maxInFlight: 1))
