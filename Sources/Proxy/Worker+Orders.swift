@@ -24,7 +24,7 @@ extension Worker {
         guard !waitingOrders.isEmpty || control.send(.tellOthers(text)) == .full, !waitingOrders.add(text) else {
             return
         }
-        guard let leftOut = orderPace.permit(at: now) else { return }
+        guard let leftOut = lostOrderPace.permit(at: now) else { return }
         let more = leftOut > 0 ? " (and \(leftOut) more times)" : ""
         log.error(
             "the arbiter takes no more orders of routers: the other workers drop all kept verdicts, and close nothing\(more)"
@@ -65,17 +65,8 @@ extension Worker {
             connections.forEachSlot { slab, slot in if slab[slot].facts.remote == remote { slots.append(slot) } }
         }
         for slot in slots where connections.isTaken(slot) { handle(slot, .close(reset: order.reset)) }
-        guard !slots.isEmpty, let leftOut = orderPace.permit(at: now) else { return }
+        guard !slots.isEmpty, let leftOut = closePace.permit(at: now) else { return }
         let more = leftOut > 0 ? " (and others for \(leftOut) more orders)" : ""
         log.info("closed \(slots.count) connection\(slots.count == 1 ? "" : "s") for the router\(more)")
-    }
-
-    /// The number of a connection of this worker, by its id.
-    private func connectionSerial(_ id: String) -> UInt64? {
-        let own = "\(serial)."
-        guard id.hasPrefix(own), let number = UInt64(id.dropFirst(own.count)), "\(own)\(number)" == id else {
-            return nil
-        }
-        return number
     }
 }

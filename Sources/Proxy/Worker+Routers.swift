@@ -425,7 +425,7 @@ extension Worker {
             decided(question.asker, .refused)
             scoreboard.add(.badVerdicts)
             remark(question, "the router's verdict is refused: \(error)", .badVerdict)
-            answer.event = question.kind == .proxy ? .routerFailed(.badVerdict) : .errorAnswer(.none)
+            answer.event = .routerFailed(.badVerdict)
         }
         return answer
     }

@@ -70,7 +70,8 @@ final class Worker {
     var wantsClosed = false
     /// Orders of routers that the arbiter has not taken yet.
     var waitingOrders = WaitingOrders()
-    var orderPace = LogPace()
+    var lostOrderPace = LogPace()
+    var closePace = LogPace()
     /// The number of the reload command that is under way.
     var reloadNumber: UInt32?
     var resolver: Resolver
@@ -419,6 +420,15 @@ final class Worker {
 
     /// The id that routers and logs know a connection by: unique for the life of the arbiter.
     func id(_ facts: Facts) -> String { "\(serial).\(facts.serial)" }
+
+    /// The serial number of the connection that has this id, if it is one of this worker's.
+    func connectionSerial(_ id: String) -> UInt64? {
+        let own = "\(serial)."
+        guard id.hasPrefix(own), let number = UInt64(id.dropFirst(own.count)), "\(own)\(number)" == id else {
+            return nil
+        }
+        return number
+    }
 
     /// Logs why a connection does not go as it should: at most one line a second for each cause.
     func note(_ slot: UInt32, _ remark: String, _ reason: CloseReason) {

@@ -66,6 +66,29 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "what a canary cannot say of a remote's failure is the main router's to say", arguments: ["error", "bad"])
+        func canaryFailsAtFailure(how: String) throws {
+            let (main, canary) = (ScriptFile(), ScriptFile())
+            let hello = #"{"protocol": 1, "methods": ["proxy", "proxy_error"]}"#
+            let answer = how == "bad" ? #""result": {"remot": 1}"# : #""error": {"code": 1, "message": "no"}"#
+            try main.write("main", hello: hello)
+            try canary.write(
+                "canary", hello: hello,
+                before: """
+                    if message["method"] in ("proxy", "proxy_error"):
+                            begin = '{"jsonrpc": "2.0", "id": %d, ' % message["id"]
+                            remote = '"result": {"remote": "127.0.0.1:1"}}'
+                            failure = '\(answer)}'
+                            print(begin + (remote if message["method"] == "proxy" else failure), flush=True)
+                            continue
+                    """)
+            try withTProxy(["--canary-router", canary.command, "--canary", "100%"], router: main.command) { proxy in
+                try proxy.process.line(with: "1 (canary) is ready")
+                #expect(try answers(proxy, 3) == ["main"])
+            }
+        }
+
         @Test("a canary that cannot be started is no failure to boot")
         func noCanary() throws {
             let main = ScriptFile()

@@ -234,6 +234,20 @@ struct RoutersQuestionTests {
         #expect(alone.take() == [spawn(1), .fail(a(1), .noRouter)])
     }
 
+    @Test("a question that waits while four routers wedge one after the other is put to the fifth")
+    func wedgesInARow() {
+        let desk = Desk.ready(RouterAbilities(maxInFlight: 1))
+        for asker in 1...5 as ClosedRange<UInt64> { desk.ask(asker) }
+        for router in 2...5 as ClosedRange<UInt64> {
+            _ = desk.take()
+            // Its time, and the pause before the next start.
+            desk.pass(6000)
+            #expect(desk.take().contains(spawn(router)))
+            desk.routers.greeted(r(router), RouterAbilities(maxInFlight: 1), now: desk.now)
+        }
+        #expect(desk.take() == [send(5, 2, to: 5)])
+    }
+
     @Test("with somewhere else to go, nobody waits longer for a router than it may be away")
     func absence() {
         let desk = Desk { ($0.absenceMilliseconds, $0.mayBeAbsent) = (2000, true) }
