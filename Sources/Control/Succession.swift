@@ -16,25 +16,29 @@ public import SystemPackage
 public enum Handover: Hashable, Sendable {
     /// I have been told to end: the addresses and the name of the pid file are yours alone now.
     case takeOver
+    /// What a router here has said to all workers, also yours: the line as it came.
+    case told(String)
 }
 
 extension Handover: ControlMessage {
     public var words: (word: String, value: String) {
         switch self {
         case .takeOver: ("takeOver", "")
+        case .told(let line): ("told", line)
         }
     }
 
     public init?(word: Substring, value: Substring) {
         switch word {
         case "takeOver": self = .takeOver
+        case "told": self = .told(String(value))
         default: return nil
         }
     }
 }
 
 /// The end of whoever has started an arbiter. It hears `ready`, or `bootFailed` and why, and `draining` when its successor
-/// has been told to end and has given up the names that both have.
+/// has been told to end and has given up the names that both have; and `tellOthers` for as long as both live.
 public typealias SuccessorChannel = ControlChannel<Handover, Report>
 /// The end of the one that was started.
 public typealias OriginChannel = ControlChannel<Report, Handover>

@@ -82,7 +82,7 @@ extension Arbiter {
             serviceManager: serviceManager, nextPing: isWatched ? .now() : nil,
             softDescriptorLimit: before?.softDescriptorLimit ?? raisedFrom, signals: signals, poller: poller,
             listeners: listeners, segment: segment, scoreboard: board, tls: tls, pidFile: pidFile, origin: origin,
-            filesLeft: filesLeft,
+            older: origin.flatMap { $0.succession.isUpgrade ? OlderArbiter($0) : nil }, filesLeft: filesLeft,
             core: ArbiterCore(
                 settings: settings, generation: before?.generation ?? 1, lastSerial: Serial(before?.lastSerial ?? 0),
                 origin: before.flatMap { $0.isUpgrade ? $0.origin : nil }, ticketKeyDue: ticketKeys?.due))

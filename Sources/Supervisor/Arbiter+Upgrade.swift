@@ -103,22 +103,29 @@ extension Arbiter {
     // MARK: The newer one
 
     mutating func readOrigin() {
-        guard let origin else { return }
+        guard let inheritance = older?.inheritance ?? origin else { return }
         while true {
-            switch origin.channel.receive() {
-            case .message: originLeft()
-            case .notUnderstood(let error): log.error("process \(origin.succession.origin) sent \(error); dropped")
+            switch inheritance.channel.receive() {
+            case .message(let handover):
+                switch handover.message {
+                case .takeOver: originLeft()
+                case .told(let order): happen(.originTells(order))
+                }
+            case .notUnderstood(let error):
+                log.error("process \(inheritance.succession.origin) sent \(error); dropped")
             case .wouldBlock: return
-            case .closed: originLeft()
+            case .closed:
+                poller.remove(inheritance.channel.raw)
+                older = nil
+                originLeft()
+                return
             }
-            if self.origin == nil { return }
         }
     }
 
     /// Whoever started us is gone, or has been told to go: what was common is ours.
     private mutating func originLeft() {
         guard let origin else { return }
-        poller.remove(origin.channel.raw)
         self.origin = nil
         for listener in filesLeft { listener.bind.removeFile(listener.file) }
         filesLeft = []
@@ -151,12 +158,30 @@ extension Arbiter {
 /// A running successor: our end of its channel.
 ///
 /// There is one for each child of that kind that has not been reaped, so `pid` is never somebody else's.
-final class SuccessorHandle {
+final class SuccessorHandle: OrderTaker {
     let pid: Int32
     let channel: SuccessorChannel
+    var waitingOrders = WaitingOrders()
 
     init(pid: Int32, channel: consuming SuccessorChannel) {
         self.pid = pid
         self.channel = channel
     }
+
+    var name: String { "process \(pid), the successor," }
+
+    func send(order: String) -> Bool { channel.send(.told(order)) != .full }
+}
+
+/// The arbiter that was told USR2 and has started us, until its channel ends with it. It has told us to take over when
+/// `Arbiter.origin` is nil, but what it has open goes on, and routers on both sides may speak of that.
+final class OlderArbiter: OrderTaker {
+    let inheritance: SuccessionInheritance
+    var waitingOrders = WaitingOrders()
+
+    init(_ inheritance: SuccessionInheritance) { self.inheritance = inheritance }
+
+    var name: String { "process \(inheritance.succession.origin), the version before," }
+
+    func send(order: String) -> Bool { inheritance.channel.send(.tellOthers(order)) != .full }
 }

@@ -34,6 +34,8 @@ public struct Arbiter: ~Copyable {
     var reloadAt: Instant?
     /// What whoever started us has left, while there is something between us.
     var origin: SuccessionInheritance?
+    /// The arbiter that started us by USR2, for as long as it lives.
+    var older: OlderArbiter?
     /// Files of Unix sockets that whoever started us listens on and we do not.
     var filesLeft: [Succession.Listener] = []
 
@@ -93,7 +95,7 @@ public struct Arbiter: ~Copyable {
                 }
             }
             reloadWhenDue()
-            for handle in workers.values where !handle.waitingOrders.isEmpty { handle.passWaiting() }
+            for taker in orderTakers where !taker.waitingOrders.isEmpty { taker.passWaiting() }
             let now = Instant.now()
             happen(core.wantsHeartbeats(at: now) ? .heartbeats(heartbeats()) : .tick)
             pingServiceManager(at: now)
@@ -108,7 +110,7 @@ public struct Arbiter: ~Copyable {
 
     /// Until the core's next deadline, rounded up: a moment too early would only be waited out again.
     private func waitMilliseconds() -> Int32 {
-        let pause = workers.values.contains { !$0.waitingOrders.isEmpty } ? Int64(Limits.ordersPauseMilliseconds) : .max
+        let pause = orderTakers.contains { !$0.waitingOrders.isEmpty } ? Int64(Limits.ordersPauseMilliseconds) : .max
         guard let deadline = [core.nextDeadline, nextPing, reloadAt].compactMap({ $0 }).min() else {
             return pause == .max ? -1 : Int32(clamping: pause)
         }
@@ -136,6 +138,7 @@ public struct Arbiter: ~Copyable {
         case .spawnSuccessor(let generation, let lastSerial): spawnSuccessor(generation, lastSerial)
         case .takeBack: takeBack()
         case .handOver: handOver()
+        case .passOn(let order, let speaker): passOn(order, from: speaker)
         case .say(let note): say(note)
         case .exit(let status): exitStatus = status
         }
@@ -274,14 +277,7 @@ public struct Arbiter: ~Copyable {
     /// A worker that cannot be told is ended in the way that needs no channel.
     private func tell(_ serial: Serial, _ command: Command) {
         guard let handle = workers[serial] else { return }
-        if case .told(let order) = command {
-            if !handle.pass(order) {
-                log.warning(
-                    "\(WorkerName(serial: serial, pid: handle.pid)) takes no orders of routers: it is to drop all kept verdicts"
-                )
-            }
-            return
-        }
+        if case .told(let order) = command { return pass(order, to: handle) }
         let parcel = command == .renewTLS || command == .renewTicketKeys ? tlsParcel : nil
         let sending = handle.tell(command, passing: parcel)
         guard sending != .sent else { return }

@@ -14,6 +14,8 @@ extension ArbiterCore {
     }
 
     mutating func handle(_ report: Report, ofSuccessor pid: Int32) {
+        // However old that upgrade is.
+        if case .tellOthers(let line) = report { return tellEverybody(line, from: .successor(pid: pid)) }
         guard upgrade?.pid == pid else { return }
         switch report {
         case .ready:

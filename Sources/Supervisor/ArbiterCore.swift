@@ -35,6 +35,8 @@ public struct ArbiterCore {
         case successorEnded(pid: Int32, ExitStatus)
         /// The arbiter that started us with USR2 has been told to end, or is gone.
         case originLeft
+        /// A router there has said something to all workers.
+        case originTells(String)
         /// Certificates and keys have been read, and are others than before.
         case tlsReloaded
         /// They cannot be used, for this reason; those from before go on.
@@ -68,8 +70,17 @@ public struct ArbiterCore {
         /// We have been told to end while there is a successor: the addresses and the name are its own.
         case handOver
         case say(Note)
+        /// What a router has said to all workers goes to all other arbiters that we know.
+        case passOn(String, from: Speaker)
         /// The last action.
         case exit(Int32)
+    }
+
+    /// Where something that is for all workers came from.
+    public enum Speaker: Equatable, Sendable {
+        case worker(Serial)
+        case successor(pid: Int32)
+        case origin
     }
 
     /// The arbiter's own life. Each phase leads to the next ones below it only.
@@ -232,6 +243,7 @@ public struct ArbiterCore {
         case .originLeft:
             if let origin, phase == .running { say(.servesAlone(origin: origin)) }
             origin = nil
+        case .originTells(let line): tellEverybody(line, from: .origin)
         case .tlsReloaded:
             say(.tlsReloaded)
             tellAll(.renewTLS)
@@ -372,10 +384,17 @@ public struct ArbiterCore {
             endRound(failedIn: worker.name, reason)
         case .logsReopened, .tlsRenewed: break
         case .tlsNotRenewed(let reason): say(.tlsNotRenewed(worker.name, reason))
-        case .tellOthers(let line):
-            // Draining ones too: their connections live on.
-            for other in workers where other.serial != serial { actions.append(.tell(other.serial, .told(line))) }
+        case .tellOthers(let line): tellEverybody(line, from: .worker(serial))
         }
+    }
+
+    /// What is for all workers, everywhere: arbiters of a chain of upgrades pass it on to their neighbours.
+    mutating func tellEverybody(_ line: String, from speaker: Speaker) {
+        // Draining ones too: their connections live on.
+        for worker in workers where speaker != .worker(worker.serial) {
+            actions.append(.tell(worker.serial, .told(line)))
+        }
+        actions.append(.passOn(line, from: speaker))
     }
 
     /// A worker is gone, or never came (no status).

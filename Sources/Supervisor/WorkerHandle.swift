@@ -6,14 +6,14 @@ import Linux
 /// A running worker: its pid, our end of its control channel, its place on the scoreboard.
 ///
 /// There is one for each child that has been spawned and not been reaped, so `pid` is never somebody else's.
-final class WorkerHandle {
+final class WorkerHandle: OrderTaker {
     let serial: Serial
     let pid: Int32
     let slot: Int
     let channel: ArbiterChannel
     private var lastNumber: UInt32 = 0
     /// Orders of other workers' routers that it has not taken yet.
-    private(set) var waitingOrders = WaitingOrders()
+    var waitingOrders = WaitingOrders()
 
     init(serial: Serial, pid: Int32, slot: Int, channel: consuming ArbiterChannel) {
         self.serial = serial
@@ -28,17 +28,9 @@ final class WorkerHandle {
         return channel.send(command, number: lastNumber, passing: descriptor)
     }
 
-    /// Passes an order of another worker's router on, now or once it reads. False when it reads so little that all that waits has
-    /// come to one order.
-    func pass(_ order: String) -> Bool {
-        guard !waitingOrders.isEmpty || tell(.told(order)) == .full else { return true }
-        return waitingOrders.add(order)
-    }
+    var name: String { WorkerName(serial: serial, pid: pid).description }
 
-    /// What it has not taken yet, once it does.
-    func passWaiting() {
-        waitingOrders.send { tell(.told($0)) != .full }
-    }
+    func send(order: String) -> Bool { tell(.told(order)) != .full }
 
     func send(_ signal: Signal) {
         // It fails only when the child has ended already, which is what was wanted.

@@ -195,7 +195,9 @@ struct SuccessionTests {
 
     @Test("a handover survives the wire")
     func handover() throws {
-        let numbered = Numbered(number: 1, message: Handover.takeOver)
-        #expect(try ControlCodec.decode(ControlCodec.encode(numbered)) == numbered)
+        for message in [Handover.takeOver, .told(#"{"method": "close", "params": {"tag": "a b"}}"#)] {
+            let numbered = Numbered(number: 1, message: message)
+            #expect(try ControlCodec.decode(ControlCodec.encode(numbered)) == numbered)
+        }
     }
 }

@@ -15,11 +15,11 @@ extension IntegrationTests {
             /// Everything that has to be gone at the end.
             var everybody: Set<pid_t> = []
 
-            init(_ options: [String] = []) throws {
+            init(_ options: [String] = [], router: String? = nil) throws {
                 let program = folder.path + "/tproxy"
                 try FileManager.default.createSymbolicLink(
                     atPath: program, withDestinationPath: (Repository.binary as NSString).resolvingSymlinksInPath)
-                proxy = try TProxy(["-p", folder.path + "/pid"] + options, binary: program)
+                proxy = try TProxy(["-p", folder.path + "/pid"] + options, router: router, binary: program)
             }
 
             private func read(_ path: String) -> pid_t? {

@@ -62,6 +62,65 @@ extension IntegrationTests {
             }
         }
 
+        /// A connection that stays, and its id.
+        private func stay(_ proxy: TProxy, _ origin: Origin) throws -> (id: String, client: Peer, server: Peer) {
+            let client = try proxy.client("stay \(origin.address)")
+            let server = try origin.accept()
+            var id = ""
+            while !id.hasSuffix(";") { id += String(decoding: try client.receive(1), as: UTF8.self) }
+            id.removeLast()
+            return (id, client, server)
+        }
+
+        @Test("during an upgrade both reach the workers of both, and of one that was told to go and is not done")
+        func upgrade() throws {
+            let folder = Folder()
+            let script = try folder.file("router.py", Self.router)
+            let origin = try Origin()
+            let installed = try Upgrades.Installed(router: "python3 -S \(script)")
+            let proxy = installed.proxy
+            let old = proxy.process.pid
+            let first = try stay(proxy, origin)
+            let new = try installed.upgrade()
+            try untilBoth(proxy, "same") { $0 == 1 }
+            _ = try ask(proxy, "burst 0")
+            try untilBoth(proxy, "same") { $0 == 2 }
+
+            // Three generations: the first passes it on to nobody, the second to the first.
+            kill(old, SIGQUIT)
+            try proxy.process.line(with: "this process serves alone")
+            let second = try stay(proxy, origin)
+            let newer = try installed.upgrade(of: new, count: 2)
+            installed.note()
+            kill(new, SIGQUIT)
+            try proxy.process.line(with: "this process serves alone", count: 2)
+            #expect(Proc.isAlive(old) && Proc.isAlive(new))
+            for one in [first, second] {
+                _ = try ask(proxy, #"close {"connection": "\#(one.id)"}"#)
+                #expect(try one.client.ending() == .end)
+            }
+            // With its last connection each of them ends.
+            try Deadline(in: patience).until("the old ones' end") { !Proc.isAlive(old) && !Proc.isAlive(new) }
+
+            // Backed out: the newest is told by the one before.
+            let newest = try installed.upgrade(of: newer, count: 3)
+            installed.note()
+            var last = try stay(proxy, origin)
+            var kept = [last]
+            let own = try #require(last.id.split(separator: ".").first)
+            try Deadline(in: patience).until("a connection of each") {
+                last = try stay(proxy, origin)
+                kept.append(last)
+                return !last.id.hasPrefix("\(own).")
+            }
+            kill(newest, SIGQUIT)
+            try proxy.process.line(with: "taken back")
+            _ = try ask(proxy, #"close {"remote": "\#(origin.address)", "reset": true}"#)
+            for one in kept { #expect(try one.client.drain().ending == .reset) }
+            try Deadline(in: patience).until("the newest one's end") { !Proc.isAlive(newest) }
+            try installed.end()
+        }
+
         @Test("close reaches all workers: by remote, and by a connection's id, which is one worker's")
         func close() throws {
             let folder = Folder()
@@ -72,11 +131,8 @@ extension IntegrationTests {
                 var kept: [Peer] = []
                 var workers: Set<Substring> = []
                 try Deadline(in: patience).until("a connection of each worker") {
-                    let client = try proxy.client("stay \(origin.address)")
-                    kept.append(try origin.accept())
-                    var id = ""
-                    while !id.hasSuffix(";") { id += String(decoding: try client.receive(1), as: UTF8.self) }
-                    id.removeLast()
+                    let (id, client, server) = try stay(proxy, origin)
+                    kept.append(server)
                     clients[id] = client
                     workers.insert(id.prefix { $0 != "." })
                     return workers.count == 2

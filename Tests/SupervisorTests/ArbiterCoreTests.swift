@@ -269,10 +269,28 @@ struct ArbiterCoreTests {
         let line = #"{"jsonrpc":"2.0","method":"invalidate","params":{"all":true}}"#
         #expect(
             core.handle(.report(2, .tellOthers(line)), at: at(2))
-                == [.tell(1, .told(line)), .tell(3, .told(line)), .tell(4, .told(line)), .tell(5, .told(line))])
+                == [
+                    .tell(1, .told(line)), .tell(3, .told(line)), .tell(4, .told(line)), .tell(5, .told(line)),
+                    .passOn(line, from: .worker(2)),
+                ])
         #expect(core.handle(.report(9, .tellOthers(line)), at: at(3)) == [])
         var alone = Self.serving(1)
-        #expect(alone.handle(.report(1, .tellOthers(line)), at: at(1)) == [])
+        #expect(alone.handle(.report(1, .tellOthers(line)), at: at(1)) == [.passOn(line, from: .worker(1))])
+    }
+
+    @Test("what another arbiter of a chain of upgrades passes on goes to all workers, and on to the others")
+    func toldByArbiters() {
+        var core = Self.serving(2)
+        let line = #"{"jsonrpc":"2.0","method":"close","params":{"tag":"x"}}"#
+        let told: [ArbiterCore.Action] = [.tell(1, .told(line)), .tell(2, .told(line))]
+        #expect(core.handle(.originTells(line), at: at(1)) == told + [.passOn(line, from: .origin)])
+        // Its upgrade may be over: it still has connections.
+        #expect(
+            core.handle(.successorReport(pid: 7, .tellOthers(line)), at: at(2))
+                == told + [.passOn(line, from: .successor(pid: 7))])
+        // We may be on our way out ourselves.
+        _ = core.handle(.signal(.quit), at: at(3))
+        #expect(core.handle(.originTells(line), at: at(4)) == told + [.passOn(line, from: .origin)])
     }
 
     @Test("USR1 opens the logs again everywhere, in whatever phase")

@@ -139,6 +139,8 @@ struct World {
         case .takeBack:
             #expect(isRenamed && !hasHandedOver, "a name was taken back that was not given")
             isRenamed = false
+        case .passOn(let line, let speaker):
+            #expect(speaker != .origin && line == "order", "something is passed on that nobody said")
         case .handOver:
             #expect(isRenamed && !isClosed && !hasHandedOver, "handed over what was not given")
             hasHandedOver = true
@@ -238,6 +240,7 @@ struct World {
         case 0..<3: happen(.successorReport(pid: pid, .ready))
         case 3: happen(.successorReport(pid: pid, .draining))
         case 4: happen(.successorReport(pid: pid, .bootFailed("x")))
+        case 6: happen(.successorReport(pid: pid, .tellOthers("order")))
         case 5: successor = (pid, true)
         default: break
         }
