@@ -16,7 +16,7 @@ or a file to send.
 
 from ._notices import close, invalidate
 from ._question import TLS, ClientCertificate, ClientHello, Closed, Event, Question
-from ._router import run
+from ._run import run
 from ._verdict import ByteString, Cache, CacheKey, Remote, SSLArgs, Verdict
 
 __version__ = "0.1.0"

@@ -7,8 +7,9 @@ import socket
 from collections.abc import Awaitable
 from typing import Any, Callable
 
+from ._pool import FINISH_SECONDS
 from ._router import Router, is_async
-from ._streams import FINISH_SECONDS, Streams, log_unless_gone
+from ._streams import Streams, log_unless_gone
 from ._verdict import json_text
 from .rewrite import AsyncRewriteIO
 

@@ -7,14 +7,11 @@ script knows.
 from __future__ import annotations
 
 import os
-import select
 import socket
 import stat
-import sys
 import time
 import weakref
 
-from ._router import Router
 from ._wire import Wire, log
 
 #: The first descriptor that systemd hands over.
@@ -132,55 +129,3 @@ def accept(listener: socket.socket) -> Wire | None:
     sock.setblocking(True)
     _sockets.add(sock)
     return Wire(sock)
-
-
-def serve_listening(router: Router, listener: socket.socket) -> None:
-    """Serve whoever connects, until a signal ends us."""
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(line_buffering=True)  # a log's line is wanted when it is printed
-    try:
-        if router.is_async:
-            from ._tasks import serve_tasks_listening
-
-            serve_tasks_listening(router, listener)
-        elif router.threads > 1:
-            from ._threads import serve_threads_listening
-
-            serve_threads_listening(router, listener)
-        else:
-            serve_plain_listening(router, listener)
-    except KeyboardInterrupt:
-        pass  # nobody but the terminal decides when we end
-    finally:
-        listener.close()
-
-
-def serve_plain_listening(router: Router, listener: socket.socket) -> None:
-    """All conversations in one thread: plain functions need not be safe for several."""
-    from ._plain import Plain
-
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    listener.setblocking(False)  # another process may share it, and be faster
-    conversations: dict[int, Plain] = {}
-    try:
-        while True:
-            due = {fd for fd, plain in conversations.items() if plain.has_more}
-            due.update(fd for fd, _ in poll.poll(0 if due else None))
-            for fd in due:
-                if fd == listener.fileno():
-                    wire = accept(listener)
-                    if wire is not None:
-                        conversations[wire.sock.fileno()] = Plain(router, wire)
-                        poll.register(wire.sock, select.POLLIN)
-                    continue
-                plain = conversations[fd]
-                plain.step()
-                if not plain.is_open:
-                    poll.unregister(fd)
-                    del conversations[fd]
-                    plain.close()
-    finally:
-        for plain in conversations.values():
-            plain.end()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from . import _notices
+from ._listen import accept
 from ._question import Question
 from ._router import Router, answer_text, cancelled_id, cancelled_line, failure_line, is_hello, result_line
 from ._streams import Streams
@@ -170,3 +172,31 @@ class Plain:
                 answers.append(failure_line(message["id"], error))
             else:
                 self._finish(message["id"], message["method"], returned)
+
+
+def serve_plain_listening(router: Router, listener: socket.socket) -> None:
+    """All conversations in one thread: plain functions need not be safe for several."""
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    listener.setblocking(False)  # another process may share it, and be faster
+    conversations: dict[int, Plain] = {}
+    try:
+        while True:
+            due = {fd for fd, plain in conversations.items() if plain.has_more}
+            due.update(fd for fd, _ in poll.poll(0 if due else None))
+            for fd in due:
+                if fd == listener.fileno():
+                    wire = accept(listener)
+                    if wire is not None:
+                        conversations[wire.sock.fileno()] = Plain(router, wire)
+                        poll.register(wire.sock, select.POLLIN)
+                    continue
+                plain = conversations[fd]
+                plain.step()
+                if not plain.is_open:
+                    poll.unregister(fd)
+                    del conversations[fd]
+                    plain.close()
+    finally:
+        for plain in conversations.values():
+            plain.end()

@@ -12,8 +12,9 @@ import traceback
 import types
 from typing import Any, Callable
 
-from ._listen import Unusable, listener_for, serve_listening
-from ._router import PACKAGE_FOLDER, Router, serve
+from ._listen import Unusable, listener_for
+from ._router import PACKAGE_FOLDER, Router
+from ._run import serve, serve_listening
 from ._wire import NotASocket, log, take_over
 
 USAGE = "usage: python3 -m tproxy.runner [--cfg JSON] [--listen PATH] SCRIPT.py | module | module:object"

@@ -54,6 +54,10 @@ class ConnectionReset(ConnectionError):
     """The remote reset the connection before it had sent anything."""
 
 
+class InactivityTimeout(RemoteError):
+    """The remote sent nothing for longer than the verdict's ``inactivity_timeout``."""
+
+
 class FileFailure(RemoteError):
     """The file of a ``file`` verdict cannot be sent."""
 
@@ -89,12 +93,7 @@ class ClientConnection:
 def error_from(params: Mapping[str, Any]) -> RemoteError:
     """The exception for a ``proxy_error`` question."""
     kind = str(params.get("type", ""))
-    if kind == "inactivity_timeout":
-        from .server import InactivityTimeout
-
-        error: RemoteError = InactivityTimeout(str(params.get("message", kind)))
-    else:
-        error = ERRORS.get(kind, RemoteError)(str(params.get("message", kind)))
+    error = ERRORS.get(kind, RemoteError)(str(params.get("message", kind)))
     error.type = kind
     error.errno = params.get("errno")
     error.attempts = list(params.get("attempts") or [])
@@ -110,4 +109,5 @@ ERRORS: Mapping[str, type[RemoteError]] = {
     "loop": ConnectionLoop,
     "reset": ConnectionReset,
     "file": FileFailure,
+    "inactivity_timeout": InactivityTimeout,
 }

@@ -1,7 +1,5 @@
 """The import name of the classic tproxy for its timeout."""
 
-from .client import RemoteError
+from .client import InactivityTimeout
 
-
-class InactivityTimeout(RemoteError):
-    """The remote sent nothing for longer than the verdict's ``inactivity_timeout``."""
+__all__ = ["InactivityTimeout"]
