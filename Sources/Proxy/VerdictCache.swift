@@ -144,6 +144,16 @@ struct VerdictCache {
             }
         case .part(let part, let value):
             guard let wanted = CacheKey.value(value, of: part) else { return }
+            // A key of this part alone is looked up; all keys are gone through only where it may be one part of several.
+            let alone = CacheParts(part)
+            var others: UInt16 = 0
+            for listener in listeners.indices {
+                let inUse = kindsInUse[listener]
+                for kind in order where kind.contains(alone) && kind != alone { others |= inUse & Self.bit(kind) }
+                guard inUse & Self.bit(alone) != 0 else { continue }
+                if let index = places[CacheKey(wanted, as: part, listener: listener)] { remove(index) }
+            }
+            guard others != 0 else { return }
             for index in entries.indices where entries[index].isKept && entries[index].key.has(wanted, as: part) {
                 remove(Int32(index))
             }

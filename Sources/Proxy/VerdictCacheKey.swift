@@ -30,6 +30,20 @@ struct CacheKey: Hashable {
     var parts: CacheParts { CacheParts(rawValue: bytes.first ?? 0) }
     var listener: Int { bytes.count >= Self.headBytes ? Int(bytes[1]) &<< 8 | Int(bytes[2]) : 0 }
 
+    init() {}
+
+    /// The key that has this part alone, with a value as `value` makes it.
+    init(_ value: [UInt8], as part: CachePart, listener: Int) {
+        begin(CacheParts(part), listener)
+        if part == .data {
+            bytes.append(contentsOf: value)
+        } else {
+            let start = beginPart()
+            bytes.append(contentsOf: value)
+            endPart(start)
+        }
+    }
+
     /// Hashed with the process's own seed: clients choose keys, and must not be able to make them collide.
     func hash(into hasher: inout Hasher) {
         unsafe bytes.withUnsafeBytes { unsafe hasher.combine(bytes: $0) }
@@ -62,10 +76,7 @@ struct CacheKey: Hashable {
     mutating func make(
         _ kind: CacheParts, _ subject: CacheSubject, _ host: inout Host, in data: Span<UInt8>
     ) -> Bool {
-        bytes.removeAll(keepingCapacity: true)
-        bytes.append(kind.rawValue)
-        bytes.append(UInt8(truncatingIfNeeded: subject.listener &>> 8))
-        bytes.append(UInt8(truncatingIfNeeded: subject.listener))
+        begin(kind, subject.listener)
         if kind.contains(.client) {
             let start = beginPart()
             guard subject.client.append(to: &bytes) else { return false }
@@ -94,6 +105,13 @@ struct CacheKey: Hashable {
             unsafe data.withUnsafeBufferPointer { unsafe bytes.append(contentsOf: $0) }
         }
         return true
+    }
+
+    private mutating func begin(_ kind: CacheParts, _ listener: Int) {
+        bytes.removeAll(keepingCapacity: true)
+        bytes.append(kind.rawValue)
+        bytes.append(UInt8(truncatingIfNeeded: listener &>> 8))
+        bytes.append(UInt8(truncatingIfNeeded: listener))
     }
 
     /// Leaves room for the length and returns where the part begins.

@@ -26,7 +26,7 @@ public struct CacheParts: OptionSet, Hashable, Sendable {
     public static let sni = CacheParts(rawValue: 4)
     public static let data = CacheParts(rawValue: 8)
 
-    init(_ part: CachePart) {
+    public init(_ part: CachePart) {
         switch part {
         case .sni: self = .sni
         case .host: self = .host
