@@ -56,7 +56,7 @@ extension Worker {
         var slots: [UInt32] = []
         switch order.which {
         case .connection(let id):
-            guard let wanted = connectionSerial(id) else { break }
+            guard let wanted = connectionSerial(of: id) else { break }
             connections.forEachSlot { slab, slot in if slab[slot].facts.serial == wanted { slots.append(slot) } }
         case .tag(let tag):
             connections.forEachSlot { slab, slot in if slab[slot].facts.tags.contains(tag) { slots.append(slot) } }

@@ -1,5 +1,6 @@
 // The worker's loop: waits, lets each event happen to its connection, performs what the connection asks for.
-// One thread, one epoll instance. Worker+Routers.swift is the side towards the routers.
+// One thread, one epoll instance. Worker+Stages.swift has its beginning and end, Worker+Routers.swift the side towards the
+// routers.
 
 import Addressing
 import Config
@@ -38,8 +39,8 @@ final class Worker {
     let softDescriptorLimit: UInt64
     let routerEnvironment: [String]
     /// How many connections this worker holds at most, and how many it has descriptors for.
-    private var connectionsMax: Int
-    private var connectionsPossible: Int
+    private(set) var connectionsMax: Int
+    private(set) var connectionsPossible: Int
     /// The most directions of a connection that any router rewrites.
     private var rewrittenDirections = 0
 
@@ -88,7 +89,7 @@ final class Worker {
     var strangerPace = LogPace()
     /// When accept(2) is tried again at the door.
     var doorOpensAt: Int64?
-    private var unfinished: [Token] = []
+    var unfinished: [Token] = []
     /// Those whose next turn it is.
     private var resuming: [Token] = []
     private var due: [UInt32] = []
@@ -293,7 +294,7 @@ final class Worker {
     }
 
     /// Takes what is queued on every listener, until there are so many connections: after this nobody here will.
-    private func acceptRest(upTo most: Int) {
+    func acceptRest(upTo most: Int) {
         for listener in acceptor.listeners.indices {
             taking: while connections.count < most {
                 switch acceptor.take(listener, now: now) {
@@ -306,7 +307,7 @@ final class Worker {
     }
 
     /// Whether another client may be accepted.
-    private var hasRoom: Bool { stage == .serving && connections.count < connectionsMax && !routers.isFull }
+    var hasRoom: Bool { stage == .serving && connections.count < connectionsMax && !routers.isFull }
 
     private func admit(_ accepted: consuming Socket.Accepted, _ listener: Int) {
         connectionSerial &+= 1
@@ -422,7 +423,7 @@ final class Worker {
     func id(_ facts: Facts) -> String { "\(serial).\(facts.serial)" }
 
     /// The serial number of the connection that has this id, if it is one of this worker's.
-    func connectionSerial(_ id: String) -> UInt64? {
+    func connectionSerial(of id: String) -> UInt64? {
         let own = "\(serial)."
         guard id.hasPrefix(own), let number = UInt64(id.dropFirst(own.count)), "\(own)\(number)" == id else {
             return nil
@@ -470,128 +471,7 @@ final class Worker {
         }
     }
 
-    // MARK: - Commands, signals, stages
-
-    private func obey() {
-        while true {
-            var passed: Descriptor?
-            switch control.receive(&passed) {
-            case .message(let numbered):
-                switch numbered.message {
-                case .renewTLS, .renewTicketKeys: renewTLS(numbered, passed.take())
-                case .drain: drain(within: nil)
-                case .drainLast: drain(within: nil, isLast: true)
-                case .stop: stop()
-                case .reload(let generation):
-                    self.generation = generation
-                    reloadNumber = numbered.number
-                    around.remoteTLS.forget()
-                    reloadRouters()
-                case .reopenLogs:
-                    reopenLogs()
-                    control.send(.logsReopened, number: numbered.number)
-                case .shareListeners:
-                    acceptor.share(around.poller)
-                    routers.shareClients()
-                case .told(let line): heed(line)
-                }
-            case .notUnderstood(let error): log.error("from the arbiter: \(error)")
-            case .wouldBlock: return
-            case .closed:
-                around.poller.remove(control.raw)
-                log.error(
-                    "the arbiter is gone; finishing what is open within \(settings.gracefulTimeoutMilliseconds) ms")
-                drain(within: Int64(settings.gracefulTimeoutMilliseconds))
-                return
-            }
-        }
-    }
-
-    private func handleSignals() {
-        while let signal = try? signals.next() {
-            switch signal {
-            case .terminate, .quit: drain(within: nil)
-            case .user1: reopenLogs()
-            default: break
-            }
-        }
-    }
-
-    private func reopenLogs() {
-        logFile.reopen(failuresTo: log)
-        accessLog?.reopen(failuresTo: log)
-    }
-
-    /// Accepts what is queued, then no more; what is open is finished. The last to accept leaves nobody in a queue.
-    private func drain(within milliseconds: Int64?, isLast: Bool = false) {
-        let deadline = milliseconds.map { now + $0 }
-        switch stage {
-        case .booting:
-            // Its router goes first: nothing of ours is left behind when the last process is gone.
-            acceptor.close(around.poller)
-            leave()
-        case .serving:
-            acceptRest(upTo: isLast ? connectionsPossible : connectionsMax)
-            acceptor.close(around.poller)
-            scoreboard[.state] = WorkerState.draining.rawValue
-            stage = .draining(deadline: deadline)
-            control.send(.draining)
-            showTitle()
-        case .draining(let earlier): if deadline != nil { stage = .draining(deadline: earlier ?? deadline) }
-        case .leaving, .ended: break
-        }
-    }
-
-    /// Ends every connection now.
-    private func stop() {
-        if stage == .serving { acceptor.close(around.poller) }
-        let count = connections.count
-        if count > 0 { log.warning("stopping: \(count) connection\(count == 1 ? "" : "s") closed") }
-        var slots: [UInt32] = []
-        connections.forEachSlot { _, slot in slots.append(slot) }
-        for slot in slots where connections.isTaken(slot) { handle(slot, .stop) }
-        unfinished.removeAll()
-        switch stage {
-        case .booting, .serving, .draining: leave()
-        case .leaving: stage = .ended(status: 0)
-        case .ended: break
-        }
-    }
-
-    private func leave() {
-        drainRouters()
-        stage = .leaving(deadline: now + Int64(Limits.killAfterMilliseconds))
-        serveRouters()
-    }
-
-    /// Whoever did not leave when told to goes now, so that nothing of ours is there once the last process is gone.
-    private func endRouters() {
-        links.forEachSlot { slab, slot in
-            guard !slab[slot].isReaped else { return }
-            slab[slot].signal(Signal.kill.rawValue)
-            if slab[slot].hasEnded(withinMilliseconds: Self.endedWithinMilliseconds) { _ = slab[slot].reap() }
-        }
-    }
-
-    /// What the kernel needs at most to end a process that was killed.
-    private static let endedWithinMilliseconds: Int32 = 200
-
-    /// Goes on to what the state of things allows.
-    private func changeStage() throws(Errno) {
-        switch stage {
-        case .booting, .ended: break
-        case .serving:
-            if try acceptor.update(hasRoom: hasRoom, now: now, around.poller) { scoreboard.add(.acceptPauses) }
-        case .draining(let deadline):
-            if connections.count == 0 {
-                leave()
-            } else if let deadline, now >= deadline {
-                stop()
-            }
-        case .leaving(let deadline):
-            if now >= deadline { stage = .ended(status: 0) }
-        }
-    }
+    // MARK: - The heartbeat
 
     private func beat() {
         nextHeartbeat = now + Int64(Limits.heartbeatMilliseconds)
@@ -614,7 +494,7 @@ final class Worker {
         if connections.count != shownConnections { showTitle() }
     }
 
-    private func showTitle() {
+    func showTitle() {
         shownConnections = connections.count
         let what =
             stage == .serving || stage == .booting ? "handling \(shownConnections) connections" : "stop accepting"
