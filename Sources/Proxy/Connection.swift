@@ -34,7 +34,8 @@ enum ConnectionEvent {
     case routerFailed(CloseReason)
     case names([SocketAddress])
     case namesFailed(String)
-    case deadline
+    /// Time is up. With the reason why no router has been asked yet, if it waits for one.
+    case deadline(QuestionFailure?)
     /// The rewriter of a direction has dialled back, and its socket is in `Surroundings.arrivedStream`.
     case streamArrived(StreamDirection)
     /// The end of its bytes, whenever it comes, is meant.
@@ -351,7 +352,7 @@ struct Routing: ~Copyable {
         case .routerFailed(let reason):
             isAsked = false
             return undecided(reason, &facts, &around)
-        case .deadline:
+        case .deadline(let wait):
             if around.now < verdictDeadline { return proceed(&facts, &around) }
             if isAsked { around.effects.asking = .withdraw }
             isAsked = false
@@ -361,7 +362,8 @@ struct Routing: ~Copyable {
                 ask(.timeout, &around)
                 return .routing(self)
             }
-            return undecided(.verdictTimeout, &facts, &around)
+            if let wait { around.effects.remark = "no verdict: \(wait.words)" }
+            return undecided(wait.map { CloseReason($0) } ?? .verdictTimeout, &facts, &around)
         case .close(let reset):
             if isAsked { around.effects.asking = .withdraw }
             return Finishing.end(client, outgoing.take(), .ordered, reset: reset, &facts, &around)

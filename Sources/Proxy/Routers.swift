@@ -150,6 +150,12 @@ struct Routers: ~Copyable {
         settle(now)
     }
 
+    /// Why a question would fail that waits, if it does.
+    func wait(_ token: QuestionToken) -> QuestionFailure? {
+        guard let slot = questions.slot(of: token), questions[slot].phase == .waiting else { return nil }
+        return whatIsMissing
+    }
+
     /// Whether a question that is asked now would be put to a router at once.
     var wouldAskAtOnce: Bool {
         openCount < limits.questionsMax && waitingCount == 0 && leastBusy(except: turn.router) != nil
@@ -311,8 +317,10 @@ struct Routers: ~Copyable {
     /// Ends a question that no router had room for.
     mutating func failWaiting(_ slot: Int32) {
         dequeue(slot)
-        fail(slot, anyHolder == nil ? .noRouter : .overloaded)
+        fail(slot, whatIsMissing)
     }
+
+    private var whatIsMissing: QuestionFailure { anyHolder == nil ? .noRouter : .overloaded }
 
     mutating func enqueue(_ slot: Int32, in list: QuestionList, _ now: Int64) {
         questions[slot].phase = .waiting

@@ -124,7 +124,7 @@ extension Worker {
         let kind: QuestionKind = connections[token.slot].phase.failure == nil ? .proxy : .proxyError
         switch routers.ask(asker, kind, now: now) {
         case .accepted(let question): connections[token.slot].question = question
-        case .refused(let failure): handle(token.slot, .routerFailed(CloseReason(failure)))
+        case .refused(let failure): questionFailed(token.slot, failure)
         }
     }
 

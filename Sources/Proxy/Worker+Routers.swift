@@ -77,8 +77,7 @@ extension Worker {
                 let token = Token(bits: asker.rawValue)
                 guard connections.holds(token.slot, generation: token.generation) else { break }
                 connections[token.slot].question = nil
-                if failure != .notImplemented { note(token.slot, "no verdict: \(failure.words)", CloseReason(failure)) }
-                handle(token.slot, .routerFailed(CloseReason(failure)))
+                questionFailed(token.slot, failure)
             case .ready where role != .main, .bootFailed where role != .main, .reloaded where role != .main: break
             case .reloadFailed where role != .main: scoreboard.add(.reloadsFailed)
             case .ready:

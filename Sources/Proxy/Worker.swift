@@ -260,8 +260,14 @@ final class Worker {
     private func expire() {
         timers.advance(to: now, into: &due)
         guard !due.isEmpty else { return }
-        for slot in due where connections.isTaken(slot) { handle(slot, .deadline) }
+        for slot in due where connections.isTaken(slot) { handle(slot, .deadline(wait(slot))) }
         due.removeAll(keepingCapacity: true)
+    }
+
+    /// Why a connection's question has not been put to a router, if it has one that waits.
+    private func wait(_ slot: UInt32) -> QuestionFailure? {
+        guard let question = connections[slot].question else { return nil }
+        return withRouters(question.role) { $0.wait(question) }
     }
 
     // MARK: - Connections
@@ -374,8 +380,14 @@ final class Worker {
         withdraw(slot)
         switch askRouters(slot, asker, kind) {
         case .accepted(let question): connections[slot].question = question
-        case .refused(let failure): handle(slot, .routerFailed(CloseReason(failure)))
+        case .refused(let failure): questionFailed(slot, failure)
         }
+    }
+
+    /// A question ends without a verdict.
+    func questionFailed(_ slot: UInt32, _ failure: QuestionFailure) {
+        if failure != .notImplemented { note(slot, "no verdict: \(failure.words)", CloseReason(failure)) }
+        handle(slot, .routerFailed(CloseReason(failure)))
     }
 
     func withdraw(_ slot: UInt32) {

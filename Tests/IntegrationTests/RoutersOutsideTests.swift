@@ -130,6 +130,19 @@ extension IntegrationTests {
             }
         }
 
+        @Test("nobody there and nowhere else to go: closed when the client's time is up, and the logs say why")
+        func nobody() throws {
+            let folder = Folder()
+            try withTProxy(
+                ["--verdict-timeout", "0.4", "--router-timeout", "0.2"], router: "unix:\(folder.path)/none.sock"
+            ) { proxy in
+                let client = try proxy.client("hello")
+                #expect(try client.ending() == .end)
+                #expect(try proxy.access(client)["reason"] == "no_router")
+                try proxy.process.line(with: "no verdict: there is no router")
+            }
+        }
+
         @Test("a socket of a user whom nobody trusts is not asked", .enabled(if: geteuid() == 0))
         func stranger() throws {
             let folder = Folder()

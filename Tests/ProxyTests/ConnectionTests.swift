@@ -34,7 +34,7 @@ import Testing
         let asking = rig.handle(.ready(.client, [])).asking
         #expect(asking == .nothing)
         rig.pass(milliseconds: 30_001)
-        _ = rig.handle(.deadline)
+        _ = rig.handle(.deadline(nil))
         #expect(rig.reason == .verdictTimeout)
         #expect(rig.clientReads() == "")
     }
@@ -95,10 +95,10 @@ import Testing
         rig.clientSends("x")
         #expect(rig.handle(.ready(.client, .readable)).asking == .nothing)
         rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
-        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.handle(.deadline(nil)).asking == .question)
         _ = rig.handle(.verdict(.undecided(waitFor: nil)))
         rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
-        #expect(rig.handle(.deadline).asking == .nothing)
+        #expect(rig.handle(.deadline(nil)).asking == .nothing)
         #expect((rig.deadline ?? 0) > rig.now + 1000)
     }
 
@@ -119,18 +119,18 @@ import Testing
         #expect(rig.handle(.ready(.client, [])).asking == .nothing)
         rig.pass(milliseconds: Int64(Limits.silenceMillisecondsDefault))
         #expect((rig.deadline ?? .max) <= rig.now)
-        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.handle(.deadline(nil)).asking == .question)
         #expect(rig.questionEvent == .silence)
         _ = rig.handle(.verdict(.undecided(waitFor: nil)))
         rig.pass(milliseconds: 5000)
-        #expect(rig.handle(.deadline).asking == .nothing)
+        #expect(rig.handle(.deadline(nil)).asking == .nothing)
         #expect((rig.deadline ?? 0) > rig.now)
         rig.clientSends("x")
         #expect(rig.handle(.ready(.client, .readable)).asking == .question)
         #expect(rig.questionEvent == .data)
         _ = rig.handle(.verdict(.undecided(waitFor: nil)))
         rig.pass(milliseconds: Int64(Limits.silenceMillisecondsDefault))
-        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.handle(.deadline(nil)).asking == .question)
         #expect(rig.questionEvent == .silence && rig.questionBytes == "x")
     }
 
@@ -152,10 +152,10 @@ import Testing
         let rig = try Rig(wanting: .timeout)
         _ = rig.handle(.ready(.client, []))
         rig.pass(milliseconds: Int64(Limits.verdictTimeoutMillisecondsDefault))
-        #expect(rig.handle(.deadline).asking == .question)
+        #expect(rig.handle(.deadline(nil)).asking == .question)
         #expect(rig.questionEvent == .timeout)
         rig.pass(milliseconds: Int64(Limits.routerTimeoutMillisecondsDefault))
-        #expect(rig.handle(.deadline).asking == .withdraw)
+        #expect(rig.handle(.deadline(nil)).asking == .withdraw)
         #expect(rig.reason == .verdictTimeout)
     }
 
@@ -287,7 +287,7 @@ import Testing
         }
         #expect((rig.deadline ?? 0) == rig.now + 700)
         rig.pass(milliseconds: 701)
-        let asking = rig.handle(.deadline).asking
+        let asking = rig.handle(.deadline(nil)).asking
         #expect(asking == (clientEnds ? .nothing : .errorQuestion))
         #expect(rig.reason == .inactivityTimeout)
         #expect(rig.read(remote.raw) == "x")
@@ -384,7 +384,7 @@ import Testing
                 case 5: _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
                 case 6: _ = rig.handle(.routerFailed(.routerError))
                 case 7: _ = rig.handle(.errorAnswer(.close([3])))
-                case 8: _ = rig.handle(.deadline)
+                case 8: _ = rig.handle(.deadline(nil))
                 case 9: rig.pass(milliseconds: Int64.random(in: 0...20_000, using: &random))
                 case 10: _ = rig.handle(.ready(.remote, [.readable, .writable]))
                 case 11: _ = rig.handle(.names([]))

@@ -121,7 +121,7 @@ import Testing
         let reply = [UInt8](repeating: 1, count: 4_194_304)
         _ = rig.handle(.verdict(.exchange(Exchange(reply: reply, consume: 0))))
         rig.pass(milliseconds: Int64(Limits.slowQuestionMilliseconds))
-        _ = rig.handle(.deadline)
+        _ = rig.handle(.deadline(nil))
         #expect((rig.deadline ?? 0) > rig.now + 1000)
     }
 }

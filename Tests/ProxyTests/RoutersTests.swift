@@ -221,15 +221,17 @@ struct RoutersQuestionTests {
     @Test("a question that waits its time out behind others fails as overload, without a router as that")
     func waitingTimeout() {
         let desk = Desk.ready(RouterAbilities(maxInFlight: 1)) { $0.waitingTimeoutMilliseconds = 4000 }
-        desk.ask(1)
-        desk.ask(2)
+        let asked = desk.ask(1)
+        let waiting = desk.ask(2)
         _ = desk.take()
+        #expect(desk.routers.wait(asked) == nil)
+        #expect(desk.routers.wait(waiting) == .overloaded)
         desk.pass(4000)
         #expect(desk.take() == [.fail(a(2), .overloaded)])
 
         let alone = Desk { $0.waitingTimeoutMilliseconds = 4000 }
         alone.routers.start(now: alone.now)
-        alone.ask(1)
+        #expect(alone.routers.wait(alone.ask(1)) == .noRouter)
         alone.pass(4000)
         #expect(alone.take() == [spawn(1), .fail(a(1), .noRouter)])
     }

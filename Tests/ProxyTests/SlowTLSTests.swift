@@ -55,7 +55,7 @@ import Testing
         var count = 0
         for _ in 0..<100 {
             rig.pass(milliseconds: Self.stall / 3)
-            _ = rig.handle(.deadline)
+            _ = rig.handle(.deadline(nil))
             switch try? rig.clientLooks(16_384) {
             case .moved(let moved): count += moved
             case .endOfStream: return (count, true)
@@ -84,7 +84,7 @@ import Testing
         _ = rig.handle(.ready(.client, .readable))
         _ = rig.handle(.verdict(.close(CloseVerdict(bytes: Array(Self.answer.utf8)))))
         rig.pass(milliseconds: Self.stall)
-        _ = rig.handle(.deadline)
+        _ = rig.handle(.deadline(nil))
         #expect(rig.closeReason == .stalled)
     }
 
@@ -95,7 +95,7 @@ import Testing
         _ = rig.handle(.ready(.client, .readable))
         _ = rig.handle(.verdict(.close(CloseVerdict(bytes: [UInt8](repeating: 1, count: 16 << 20)))))
         rig.pass(milliseconds: Self.stall)
-        _ = rig.handle(.deadline)
+        _ = rig.handle(.deadline(nil))
         #expect(rig.closeReason == .stalled)
         rig.dropConnection()
         _ = rig.clientReads()
@@ -109,13 +109,13 @@ import Testing
         answer(rig, from: remote.raw)
         for _ in 0..<5 {
             rig.pass(milliseconds: 1000)
-            _ = rig.handle(.deadline)
+            _ = rig.handle(.deadline(nil))
         }
         #expect(rig.failure == nil && rig.closeReason == nil)
         // Once it has all, silence counts.
         readAll(rig)
         rig.pass(milliseconds: 1000)
-        _ = rig.handle(.deadline)
+        _ = rig.handle(.deadline(nil))
         #expect(rig.failure == .inactivityTimeout)
     }
 
