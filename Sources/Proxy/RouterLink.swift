@@ -23,6 +23,9 @@ struct RouterLink: ~Copyable {
     private var errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax)
     /// What came beside the lines.
     private var beside = RouterSocket.Beside()
+    /// Bytes that came, and what of them there were when each of the descriptors in `beside` came.
+    private var received: UInt64 = 0
+    private var arrivals: [UInt64] = []
     /// Lines that wait for the end of the round, or for the router to read.
     private var outgoing: [UInt8] = []
     private var written = 0
@@ -238,12 +241,17 @@ struct RouterLink: ~Copyable {
         defer {
             if beside.isTruncated || beside.descriptors.count > before + 1 {
                 while beside.descriptors.count > before { close(beside.descriptors.removeLast()) }
+            } else if beside.descriptors.count > before {
+                arrivals.append(received)
             }
         }
         return try unsafe lines.withFreeSpace(atLeast: Self.readBytes) { (free, count) throws(Errno) in
             guard let base = free.baseAddress else { return .wouldBlock }
             let transfer = try unsafe RouterSocket.receive(raw, into: base, count: free.count, &beside)
-            if case .moved(let moved) = transfer { count = moved }
+            if case .moved(let moved) = transfer {
+                count = moved
+                received &+= UInt64(moved)
+            }
             return transfer
         }
     }
@@ -287,18 +295,28 @@ struct RouterLink: ~Copyable {
     /// Nothing more will come on stderr.
     mutating func closeErrors() { errors = nil }
 
-    /// Descriptors have been passed that no answer has claimed yet.
+    /// Descriptors have been passed whose line is not over yet.
     var holdsDescriptors: Bool { !beside.descriptors.isEmpty }
 
-    /// The descriptor that was passed first: answers claim them in the order in which they came.
-    mutating func takePassed() -> Descriptor? {
-        beside.descriptors.isEmpty ? nil : Descriptor(owning: beside.descriptors.removeFirst())
+    /// Whether the first of them came with the line that was lent last. Nothing that is read goes beyond the write that a
+    /// descriptor came with (unix(7)), so that line is the one that the last byte of its read belongs to.
+    private var isPassed: Bool {
+        guard let arrival = arrivals.first else { return false }
+        return arrival <= received &- UInt64(lines.heldBytes)
     }
 
-    /// Closes all that were passed.
-    mutating func closePassed() {
-        for raw in beside.descriptors { close(raw) }
-        beside.descriptors.removeAll()
+    /// The descriptor that came with the line that was lent last.
+    mutating func takePassed() -> Descriptor? {
+        guard isPassed else { return nil }
+        arrivals.removeFirst()
+        return Descriptor(owning: beside.descriptors.removeFirst())
+    }
+
+    /// Closes what came with that line and was not taken, for no other may have it. True when there was something.
+    mutating func closePassed() -> Bool {
+        guard isPassed else { return false }
+        while takePassed() != nil {}
+        return true
     }
 
     /// A copy of a descriptor of the process that wrote the last bytes.
@@ -307,11 +325,14 @@ struct RouterLink: ~Copyable {
         return try RouterSocket.takeDescriptor(number, of: beside.writer)
     }
 
-    /// Descriptors nobody has asked for are closed, beyond what answers that are under way can mean.
+    /// Of those that come with one line there is a bound: only one is meant.
     mutating func closeSurplus() {
-        while beside.descriptors.count > Self.descriptorsMax { close(beside.descriptors.removeFirst()) }
+        while beside.descriptors.count > Self.descriptorsMax {
+            arrivals.removeFirst()
+            close(beside.descriptors.removeFirst())
+        }
     }
 
     private static let readBytes = 65_536
-    private static let descriptorsMax = 64
+    private static let descriptorsMax = 4
 }

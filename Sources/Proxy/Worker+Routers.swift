@@ -337,6 +337,7 @@ extension Worker {
                 return false
             case .line(let incoming):
                 guard act(incoming, slot) else { return false }
+                if mindsDescriptors, links[slot].closePassed() { tellUnclaimed(slot) }
             }
         }
     }
@@ -466,8 +467,6 @@ extension Worker {
             }
         case .unreadable(let why):
             links[slot].unreadableLines += 1
-            // Whether one of the descriptors that came belonged to it cannot be known.
-            links[slot].closePassed()
             if let leftOut = links[slot].strayPace.permit(at: now) {
                 let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
                 routerLog.warning("router \(router) wrote what cannot be understood: \(why)\(more)")
@@ -541,6 +540,14 @@ extension Worker {
             let why = if case .system(let errno) = error { "\(errno)" } else { "not a regular file" }
             return .fileFailed(verdict, "\(name): \(why)")
         }
+    }
+
+    private func tellUnclaimed(_ slot: UInt32) {
+        guard let leftOut = links[slot].strayPace.permit(at: now) else { return }
+        let more = leftOut > 0 ? " (and \(leftOut) more lines)" : ""
+        routerLog.warning(
+            "router \(links[slot].id) passed a descriptor beside a line that takes none (\"attached\": true), or more than one; closed\(more)"
+        )
     }
 
     /// Says once of a router what in its `ssl_args` is for Python alone: a script gives it with each verdict.

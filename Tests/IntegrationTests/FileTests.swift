@@ -133,8 +133,16 @@ extension IntegrationTests {
                     let client = try proxy.client(what)
                     #expect(try client.drain(within: 10).ending != .stillOpen, "\(what)")
                 }
+                // One that comes with another answer is nobody's, least of all the next one's.
+                let without = try proxy.client("unclaimed")
+                #expect(try without.text() == "without")
+                try proxy.process.line(with: "passed a descriptor beside a line that takes none")
                 let client = try proxy.client("file")
                 #expect(try client.text() == "passed\n")
+                // And who has none does not get that of the next, though both lines come at once.
+                let (promised, kept) = (try proxy.client("promised"), try proxy.client("kept"))
+                #expect(try promised.text() == "")
+                #expect(try kept.text() == "passed\n")
                 try Deadline(in: patience).until("all closed") { try Proc.descriptors(worker).count <= before }
                 for router in proxy.routers(of: worker) {
                     #expect(try Proc.descriptors(router).values.filter { $0 == path }.isEmpty)

@@ -15,6 +15,7 @@ def write(message, descriptors=()):
         tproxy.sendall(line)
 
 
+pending = {}
 for line in tproxy.makefile("r", encoding="utf-8", newline="\n"):
     message = json.loads(line)
     if message.get("method") == "hello":
@@ -29,6 +30,20 @@ for line in tproxy.makefile("r", encoding="utf-8", newline="\n"):
         held.append(os.open(os.environ["PASSED"], os.O_RDONLY))
     if what == "socket":
         held.append(os.dup(0))
-    write({"id": message["id"], "result": {"file": held[0] if held else 99, "attached": True}}, held)
+    result = {"file": held[0] if held else 99, "attached": True}
+    if what == "unclaimed":
+        # Beside a verdict that is none of a file: nobody may ever get it.
+        held.append(os.open(__file__, os.O_RDONLY))
+        result = {"close": "without"}
+    if what in ("promised", "kept"):
+        # Both at once: one promises a descriptor and has none, the next one has.
+        pending[what] = message["id"]
+        if len(pending) < 2:
+            continue
+        write({"id": pending["promised"], "result": result})
+        held.append(os.open(os.environ["PASSED"], os.O_RDONLY))
+        write({"id": pending["kept"], "result": {"file": held[0], "attached": True}}, held)
+    else:
+        write({"id": message["id"], "result": result}, held)
     for descriptor in held:
         os.close(descriptor)
