@@ -195,6 +195,29 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a worker that has shown a remote a certificate holds a key, and leaves no core")
+        func noCore() throws {
+            let pair = try certificates.client("alice")
+            let server = try TLSServer(try certificates.leaf())
+            let folder = Folder()
+            // The limit says that there may be one; only the process itself says no.
+            let proxy = try TProxy(
+                prefix: ["sh", "-c", "cd '\(folder.path)' && ulimit -c unlimited && exec \"$@\"", "sh"])
+            let first = try proxy.worker()
+            // One without a key does leave one, if they go to a file: a program that gets them may say anything.
+            kill(first, SIGSEGV)
+            let isDumped = try proxy.process.line(with: "died of SIGSEGV").contains("core dumped")
+            let pattern = try Proc.text("sys/kernel/core_pattern")
+            #expect(isDumped || pattern.hasPrefix("|") || pattern.hasPrefix("/"))
+            try proxy.process.line(with: "worker 2 (pid")
+            let shown = #""certfile": "\#(pair.certificate)", "keyfile": "\#(pair.key)""#
+            try expectEcho(proxy, trusting(server.named, shown))
+            kill(try proxy.worker(), SIGSEGV)
+            let line = try proxy.process.line(with: "died of SIGSEGV", count: 2)
+            #expect(!line.contains("core dumped"), "\(line)")
+            #expect(try proxy.stop() == 0)
+        }
+
         @Test("a file that is missing or wrong is a failure of TLS that names it, and not of the others")
         func files() throws {
             let server = try TLSServer(try certificates.leaf())
