@@ -5,20 +5,12 @@ import Testing
 extension IntegrationTests {
     /// Rewriters between sides of which one or both speak TLS: they see what is inside.
     @Suite(.enabled(if: has("openssl"))) struct RewriteTLS {
-        private let certificates: Certificates
-        private let leaf: Certificates.Pair
+        private let tls: LocalTLS
 
-        init() throws {
-            certificates = try Certificates()
-            leaf = try certificates.leaf()
-        }
+        init() throws { tls = try LocalTLS() }
 
-        private var listening: [String] { ["--ssl-certfile", leaf.certificate, "--ssl-keyfile", leaf.key] }
-        private var trusting: [String] { ["--ca", certificates.authorityFile, "--name", "localhost"] }
-        /// Members of a verdict.
-        private var ssl: String {
-            #", "ssl": true, "ssl_args": {"ca_certs": "\#(certificates.authorityFile)", "server_hostname": "localhost"}"#
-        }
+        /// Members of a verdict, behind others.
+        private var ssl: String { ", " + tls.verdict }
         /// An order as a step of tls_peer.py, and what comes right behind it.
         private func step(_ order: String, _ rest: String = "") -> String { "send=" + order + "\\n" + rest }
 
@@ -29,13 +21,13 @@ extension IntegrationTests {
             arguments: [[], leaving], [false, true])
         func fromTLS(steps: [String], remoteToo: Bool) throws {
             let plain = try Origin.echo()
-            let secure = try TLSOrigin(leaf, in: certificates, ["echo"])
-            try withTProxy(listening, router: Repository.python("stepping.py")) { proxy in
+            let secure = try tls.origin(["echo"])
+            try withTProxy(tls.listening, router: Repository.python("stepping.py")) { proxy in
                 let order = steppingOrder(
                     remoteToo ? secure.address : plain.address, request: steps, response: steps,
                     verdict: remoteToo ? ssl : "")
                 let seen = try TLSClient.run(
-                    proxy.port, [step(order), "both=\(16 << 20)", "notify", "all"], options: trusting)
+                    proxy.port, [step(order), "both=\(16 << 20)", "notify", "all"], options: tls.trusting)
                 #expect(seen.first?.both == 16 << 20 && seen.first?.same == true, "\(seen)")
                 #expect(seen.last?.count == 0 && seen.last?.ending == "end", "\(seen)")
                 let access = try proxy.accesses(1)[0]
@@ -45,7 +37,7 @@ extension IntegrationTests {
 
         @Test("so do those of a plain client with a TLS remote", arguments: [[], leaving])
         func toTLS(steps: [String]) throws {
-            let secure = try TLSOrigin(leaf, in: certificates, ["echo"])
+            let secure = try tls.origin(["echo"])
             try withTProxy(router: Repository.python("stepping.py")) { proxy in
                 let order = steppingOrder(secure.address, request: steps, response: steps, verdict: ssl)
                 let client = try proxy.client(order)
@@ -59,13 +51,13 @@ extension IntegrationTests {
 
         @Test("lengths may change, a reply goes ahead, and each end arrives as its own side says it")
         func changed() throws {
-            let secure = try TLSOrigin(leaf, in: certificates, ["all", "send=pong", "notify"])
-            try withTProxy(listening, router: Repository.python("stepping.py")) { proxy in
+            let secure = try tls.origin(["all", "send=pong", "notify"])
+            try withTProxy(tls.listening, router: Repository.python("stepping.py")) { proxy in
                 let order = steppingOrder(
                     secure.address, request: ["read 4", "write a longer text, ", "echo", "end", "close"],
                     response: ["echo", "write !", "end", "close"], verdict: ssl + #", "reply": "connected ""#)
                 let seen = try TLSClient.run(
-                    proxy.port, [step(order, "ping"), "recv=10", "send=more", "notify", "all"], options: trusting)
+                    proxy.port, [step(order, "ping"), "recv=10", "send=more", "notify", "all"], options: tls.trusting)
                 #expect(seen.first?.recv == "connected ", "\(seen)")
                 #expect(seen.last?.all == "pong!" && seen.last?.ending == "end", "\(seen)")
                 let origin = try secure.seen(2).last
@@ -76,13 +68,13 @@ extension IntegrationTests {
 
         @Test("a rewriter that breaks off resets a TLS client and a TLS remote", arguments: ["request", "response"])
         func breaksOff(direction: String) throws {
-            let secure = try TLSOrigin(leaf, in: certificates, ["recv=4", "send=pong", "all"])
-            try withTProxy(listening, router: Repository.python("stepping.py")) { proxy in
+            let secure = try tls.origin(["recv=4", "send=pong", "all"])
+            try withTProxy(tls.listening, router: Repository.python("stepping.py")) { proxy in
                 let steps = ["echo 4", "close"]
                 let order = steppingOrder(
                     secure.address, request: direction == "request" ? steps : [],
                     response: direction == "response" ? steps : [], verdict: ssl)
-                let seen = try TLSClient.run(proxy.port, [step(order, "ping"), "all"], options: trusting)
+                let seen = try TLSClient.run(proxy.port, [step(order, "ping"), "all"], options: tls.trusting)
                 #expect(seen.last?.ending == "reset", "\(seen)")
                 // It may come while it still takes its steps.
                 let ending = try secure.process.wait(for: "the remote's end") { lines in
@@ -95,12 +87,12 @@ extension IntegrationTests {
 
         @Test("a TLS client's stream that is cut is no end behind a rewriter either")
         func truncated() throws {
-            try withTProxy(listening, router: Repository.python("stepping.py")) { proxy in
+            try withTProxy(tls.listening, router: Repository.python("stepping.py")) { proxy in
                 let origin = try Origin()
                 for end in ["fin", "rst"] {
                     let client = try TLSClient.start(
                         proxy.port, [step(steppingOrder(origin.address), "half an upl"), "recv=2", end],
-                        options: trusting)
+                        options: tls.trusting)
                     let server = try origin.accept()
                     try server.expect("half an upl")
                     try server.send("go")

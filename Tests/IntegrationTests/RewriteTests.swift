@@ -17,40 +17,6 @@ private func withRewriter(_ options: [String] = [], _ body: (TProxy) throws -> V
     try withTProxy(options, router: Repository.python("rewriting.py"), body)
 }
 
-/// Sends all of it from a thread, then ends.
-private func pour(_ bytes: [UInt8], into peer: Peer) {
-    Thread {
-        try? peer.send(bytes, within: 60)
-        peer.end()
-    }.start()
-}
-
-/// What a peer receives, gathered on a thread.
-private final class Collected: @unchecked Sendable {
-    private let done = DispatchSemaphore(value: 0)
-    private var bytes: [UInt8] = []
-
-    init(_ peer: Peer) {
-        Thread {
-            self.bytes = (try? peer.drain(within: 60).bytes) ?? []
-            self.done.signal()
-        }.start()
-    }
-
-    func wait() -> [UInt8] {
-        done.wait()
-        return bytes
-    }
-}
-
-private func random(_ count: Int) -> [UInt8] {
-    var state: UInt64 = UInt64(count) &+ 1
-    return (0..<count).map { _ in
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return UInt8(truncatingIfNeeded: state &>> 33)
-    }
-}
-
 extension IntegrationTests {
     /// User code between client and remote, in a process of its own.
     @Suite struct Rewriting {
@@ -143,7 +109,7 @@ extension IntegrationTests {
             try withRewriter { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, ["request": "swallow"], "first")
-                pour(random(3_000_000), into: client)
+                sending(scrambled(3_000_000), from: client)
                 #expect(try server.ending() == .end)
                 server.end()
                 #expect(try client.ending() == .end)
@@ -215,12 +181,12 @@ extension IntegrationTests {
             try withRewriter { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, ["request": function, "response": function])
-                let (up, down) = (random(20_000_000), random(15_000_000))
-                pour(up, into: client)
-                pour(down, into: server)
-                let collected = Collected(server)
+                let (up, down) = (scrambled(20_000_000), scrambled(15_000_000, seed: 2))
+                sending(up, from: client)
+                sending(down, from: server)
+                let received = draining(server)
                 let atClient = try client.drain(within: 60)
-                let atServer = collected.wait()
+                let atServer = try received.result().bytes
                 func changed(_ bytes: [UInt8]) -> [UInt8] {
                     function == "leave" ? Array("<".utf8) + bytes[..<4] + Array(">".utf8) + bytes[4...] : bytes
                 }
@@ -373,7 +339,7 @@ extension IntegrationTests {
                     let toSecond =
                         #"{"request": "upper", "response": "\#(response)", "verdict": {"remote": "\#(origin.address)"}}"#
                         + "\n"
-                    pour(Array(toFirst.utf8) + Array(toSecond.utf8) + bytes, into: client)
+                    sending(Array(toFirst.utf8) + Array(toSecond.utf8) + bytes, from: client)
                     let got = try client.drain(within: 60)
                     #expect(got.ending == .end)
                     let upper = bytes.map { $0 &- 32 }

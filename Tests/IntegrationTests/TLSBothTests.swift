@@ -5,21 +5,13 @@ import Testing
 extension IntegrationTests {
     /// TLS with the client and with the remote: two streams of records, of which each end and each cut is the other's.
     @Suite(.enabled(if: has("openssl"))) struct TLSBoth {
-        private let certificates: Certificates
-        private let leaf: Certificates.Pair
+        private let tls: LocalTLS
 
-        init() throws {
-            certificates = try Certificates()
-            leaf = try certificates.leaf()
-        }
-
-        private var listening: [String] { ["--ssl-certfile", leaf.certificate, "--ssl-keyfile", leaf.key] }
-        private var trusting: [String] { ["--ca", certificates.authorityFile, "--name", "localhost"] }
+        init() throws { tls = try LocalTLS() }
 
         /// The line for told.py: TLS to this remote, which gets what comes behind it.
         private func order(_ address: String) -> String {
-            #"{"answer": {"remote": "\#(address)", "ssl": true, "ssl_args": {"ca_certs": "\#(certificates.authorityFile)", "#
-                + #""server_hostname": "localhost"}}, "rest": true}"#
+            #"{"answer": {"remote": "\#(address)", \#(tls.verdict)}, "rest": true}"#
         }
 
         /// The same as a client's step.
@@ -29,19 +21,18 @@ extension IntegrationTests {
 
         @Test("whoever ends first still gets all that the other one has to say")
         func halfClose() throws {
-            let afterClient = try TLSOrigin(leaf, in: certificates, ["all", "send=the answer", "notify"])
-            let beforeClient = try TLSOrigin(
-                leaf, in: certificates, ["recv=8", "send=all there is", "notify", "all"])
-            try withTProxy(listening) { proxy in
+            let afterClient = try tls.origin(["all", "send=the answer", "notify"])
+            let beforeClient = try tls.origin(["recv=8", "send=all there is", "notify", "all"])
+            try withTProxy(tls.listening) { proxy in
                 var seen = try TLSClient.run(
-                    proxy.port, [step(afterClient, "question"), "notify", "all"], options: trusting)
+                    proxy.port, [step(afterClient, "question"), "notify", "all"], options: tls.trusting)
                 #expect(seen.last?.all == "the answer" && seen.last?.ending == "end", "\(seen)")
                 var remote = try afterClient.seen(2).last
                 #expect(remote?.all == "question" && remote?.ending == "end", "\(String(describing: remote))")
 
                 seen = try TLSClient.run(
                     proxy.port, [step(beforeClient, "question"), "all", "send=afterwards", "notify"],
-                    options: trusting)
+                    options: tls.trusting)
                 #expect(seen.last?.all == "all there is" && seen.last?.ending == "end", "\(seen)")
                 remote = try beforeClient.seen(3).last
                 #expect(remote?.all == "afterwards" && remote?.ending == "end", "\(String(describing: remote))")
@@ -51,9 +42,9 @@ extension IntegrationTests {
 
         @Test("a client that is cut is a reset to the remote, and never an end", arguments: ["fin", "rst"])
         func cutClient(end: String) throws {
-            let origin = try TLSOrigin(leaf, in: certificates, ["recv=11", "send=go", "all"])
-            try withTProxy(listening) { proxy in
-                _ = try TLSClient.run(proxy.port, [step(origin, "half an upl"), "recv=2", end], options: trusting)
+            let origin = try tls.origin(["recv=11", "send=go", "all"])
+            try withTProxy(tls.listening) { proxy in
+                _ = try TLSClient.run(proxy.port, [step(origin, "half an upl"), "recv=2", end], options: tls.trusting)
                 let remote = try origin.seen(3).last
                 #expect(remote?.all == "" && remote?.ending == "reset", "\(String(describing: remote))")
                 let reason = try proxy.accesses(1)[0]["reason"]
@@ -63,10 +54,10 @@ extension IntegrationTests {
 
         @Test("a remote that is cut is a reset to the client, and never an end", arguments: ["fin", "rst"])
         func cutRemote(end: String) throws {
-            let origin = try TLSOrigin(leaf, in: certificates, ["recv=8", "send=half an ans", "gate=\(gate)", end])
-            try withTProxy(listening) { proxy in
+            let origin = try tls.origin(["recv=8", "send=half an ans", "gate=\(gate)", end])
+            try withTProxy(tls.listening) { proxy in
                 let client = try TLSClient.start(
-                    proxy.port, [step(origin, "question"), "recv=11", "all"], options: trusting)
+                    proxy.port, [step(origin, "question"), "recv=11", "all"], options: tls.trusting)
                 try client.line(with: "half an ans")
                 _ = try Subprocess.run(["sh", "-c", "echo go >'\(gate)'"])
                 try client.end()
@@ -78,7 +69,7 @@ extension IntegrationTests {
 
         /// A FIFO that a peer waits at.
         private var gate: String {
-            let path = certificates.path + "/gate"
+            let path = tls.certificates.path + "/gate"
             mkfifo(path, 0o600)
             return path
         }
@@ -88,11 +79,11 @@ extension IntegrationTests {
             // 1024 is a gibibyte each way.
             let megabytes = Int(ProcessInfo.processInfo.environment["TLS_TEST_MEGABYTES"] ?? "") ?? 24
             let count = megabytes << 20
-            let origin = try TLSOrigin(leaf, in: certificates, ["echo"])
-            try withTProxy(fromTLS ? listening : []) { proxy in
+            let origin = try tls.origin(["echo"])
+            try withTProxy(fromTLS ? tls.listening : []) { proxy in
                 if fromTLS {
                     let seen = try TLSClient.run(
-                        proxy.port, [step(origin, ""), "both=\(count)", "notify", "all"], options: trusting,
+                        proxy.port, [step(origin, ""), "both=\(count)", "notify", "all"], options: tls.trusting,
                         within: 600)
                     #expect(seen.first?.both == count && seen.first?.same == true, "\(seen)")
                     #expect(seen.last?.count == 0 && seen.last?.ending == "end", "\(seen)")
@@ -114,7 +105,8 @@ extension IntegrationTests {
         /// A server of openssl's own.
         private func server(_ options: String...) throws -> (process: Subprocess, address: String) {
             let process = try Subprocess(
-                ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", leaf.certificate, "-key", leaf.key] + options
+                ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", tls.leaf.certificate, "-key", tls.leaf.key]
+                    + options
             )
             let line = try process.line(with: "ACCEPT ")
             let port = try #require(line.split(separator: ":").last)
@@ -125,12 +117,12 @@ extension IntegrationTests {
             "curl and openssl s_server have both their own TLS", .enabled(if: has("curl")), arguments: ["1.2", "1.3"])
         func curl(version: String) throws {
             let site = try server("-www")
-            let environment = ["REMOTE": site.address, "CA_CERTS": certificates.authorityFile, "SITE": "localhost"]
+            let environment = ["REMOTE": site.address, "CA_CERTS": tls.certificates.authorityFile, "SITE": "localhost"]
             try withTProxy(
-                listening, script: [Repository.example("tls_remote.py")], environment: environment
+                tls.listening, script: [Repository.example("tls_remote.py")], environment: environment
             ) { proxy in
                 let (status, page) = try Subprocess.run([
-                    "curl", "-sS", "--noproxy", "*", "--max-time", "20", "--cacert", certificates.authorityFile,
+                    "curl", "-sS", "--noproxy", "*", "--max-time", "20", "--cacert", tls.certificates.authorityFile,
                     "--tlsv\(version)", "--tls-max", version, "https://localhost:\(proxy.port)/",
                 ])
                 // What the server says is of its own TLS.
@@ -144,13 +136,13 @@ extension IntegrationTests {
         func openssl(version: String) throws {
             // It says every line backwards, and ends at this one.
             let site = try server("-rev")
-            try withTProxy(listening) { proxy in
+            try withTProxy(tls.listening) { proxy in
                 let lines = "'\(order(site.address))' 'not yet' CLOSE"
                 let (status, text) = try Subprocess.run([
                     "sh", "-c",
                     """
                     printf '%s\\n' \(lines) | openssl s_client -quiet \(version) -verify_return_error \
-                    -CAfile '\(certificates.authorityFile)' -connect 127.0.0.1:\(proxy.port) -servername localhost
+                    -CAfile '\(tls.certificates.authorityFile)' -connect 127.0.0.1:\(proxy.port) -servername localhost
                     """,
                 ])
                 #expect(status == 0 && text.contains("tey ton"), "\(text)")

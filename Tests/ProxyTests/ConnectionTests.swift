@@ -368,7 +368,7 @@ import Testing
 
     @Test("random events in any order never trap, and a closed connection stays closed")
     func fuzz() throws {
-        var random = SeededRandom(state: 11)
+        var random = SeededGenerator(seed: 11)
         for round in 0..<400 {
             let rig = try Rig()
             var isClosed = false
@@ -406,17 +406,5 @@ extension Optional where Wrapped == Descriptor {
         case .some(let descriptor): descriptor.raw
         case .none: -1
         }
-    }
-}
-
-/// A small random generator (SplitMix64) so that a failure can be repeated.
-struct SeededRandom: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

@@ -196,7 +196,7 @@ private func read(_ socket: Int32) -> String? {
 
     @Test("garbage in pieces lets nobody in, and never blocks who has a token", arguments: 1...20)
     func garbage(seed: UInt64) throws {
-        var random = SeededRandom(state: seed)
+        var random = SeededGenerator(seed: seed)
         let entrance = try Entrance()
         var open: [(socket: Int32, dialer: Token)] = []
         defer { for (socket, _) in open { close(socket) } }

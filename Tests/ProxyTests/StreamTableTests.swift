@@ -167,7 +167,7 @@ private final class Box {
         "whatever happens in whatever order: no token arrives twice, none is lost, and nothing is left at the end",
         arguments: 1...8)
     func simulation(seed: UInt64) {
-        var random = SeededRandom(state: seed)
+        var random = SeededGenerator(seed: seed)
         var now: Int64 = 0
         var live: Set<UInt32> = []
         var tokens: [StreamToken] = []

@@ -3,6 +3,29 @@
 
 import Foundation
 
+/// What tests of TLS on either side begin with: an authority, and one certificate for who listens, tproxy and remotes.
+struct LocalTLS: Sendable {
+    let certificates: Certificates
+    let leaf: Certificates.Pair
+
+    init() throws {
+        certificates = try Certificates()
+        leaf = try certificates.leaf()
+    }
+
+    /// The options of a tproxy whose clients speak TLS.
+    var listening: [String] { ["--ssl-certfile", leaf.certificate, "--ssl-keyfile", leaf.key] }
+    /// The options of tls_peer.py for a client that verifies it.
+    var trusting: [String] { ["--ca", certificates.authorityFile, "--name", "localhost"] }
+    /// Members of a verdict whose remote speaks TLS and is verified.
+    var verdict: String {
+        #""ssl": true, "ssl_args": {"ca_certs": "\#(certificates.authorityFile)", "server_hostname": "localhost"}"#
+    }
+
+    /// A remote that takes these steps of tls_peer.py.
+    func origin(_ steps: [String]) throws -> TLSOrigin { try TLSOrigin(leaf, in: certificates, steps) }
+}
+
 /// An authority of a test's own, and what it signs. All keys are EC P-256, made anew; making one takes some milliseconds.
 final class Certificates: Sendable {
     /// A certificate and its key: paths of PEM files.
