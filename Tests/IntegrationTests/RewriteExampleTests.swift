@@ -86,6 +86,66 @@ extension IntegrationTests {
         }
 
         @Test(
+            "via.mjs: the first answer of a connection has a line more in its head, and all else is as it was",
+            .enabled(if: hasNode, "Node.js 20 is missing"))
+        func via() throws {
+            let (server, address) = try reporter()
+            let (path, hash) = try upload()
+            let example = Repository.root + "routers/node/examples/via.mjs"
+            try withTProxy(router: "node '\(example)'", environment: ["REMOTE": address]) { proxy in
+                let url = "http://127.0.0.1:\(proxy.port)"
+                let answers = try curl(["-i", url + "/1", url + "/2"])
+                #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\nVia: 1.1 tproxy\r\n"), "\(answers)")
+                #expect(answers.matches(of: /Via: 1.1 tproxy/).count == 1 && answers.contains("GET /2"), "\(answers)")
+                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                    let text = try curl(more + ["-T", path, url + "/up"])
+                    #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
+                }
+                #expect(try proxy.accesses(4).allSatisfy { $0["reason"] == "done" })
+            }
+            withExtendedLifetime(server) {}
+        }
+
+        @Test(
+            "a Node router changes what is asked and what is answered, in every request of a connection",
+            .enabled(if: hasNode, "Node.js 20 is missing"))
+        func changedInNode() throws {
+            let (server, address) = try reporter()
+            let (path, hash) = try upload()
+            let script = try folder.file(
+                "changing.mjs",
+                """
+                import { Transform } from 'node:stream';
+                import { pipeline } from 'node:stream/promises';
+                import { run } from '\(Repository.root)routers/node/src/index.mjs';
+
+                const through = (change) => (stream) => {
+                  const transform = (data, _, done) => done(null, Buffer.from(change(data.toString('latin1')), 'latin1'));
+                  return pipeline(stream, new Transform({ transform }), stream);
+                };
+                run({
+                  proxy: () => ({ remote: '\(address)' }),
+                  rewriteRequest: through((text) => text.replace('Host: 127.0.0.1', 'Host: node.example')),
+                  rewriteResponse: through((text) => text.toUpperCase()),
+                });
+                """)
+            try withTProxy(router: "node '\(script)'") { proxy in
+                let url = "http://127.0.0.1:\(proxy.port)"
+                let host = "NODE.EXAMPLE:\(proxy.port)"
+                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                    let text = try curl(
+                        more + ["-w", "%{num_connects}", "-T", path, url + "/up", "--next", "-sS", url + "/after"])
+                    let lines = text.split(separator: "\n")
+                    #expect(lines.first == "PUT /UP \(host) 5000000 \(hash.uppercased())", "\(text)")
+                    #expect(lines.last?.hasPrefix("1GET /AFTER \(host) 0 ") == true, "\(text)")
+                }
+                #expect(try proxy.accesses(3).allSatisfy { $0["reason"] == "done" })
+                #expect(try proxy.sum(.streams) == 6)
+            }
+            withExtendedLifetime(server) {}
+        }
+
+        @Test(
             "httprewrite.py: nginx sees the other Host in every request of a connection, pipelined and with bodies",
             .enabled(if: hasH11 && nginx != nil, "h11 or nginx is missing"))
         func otherHost() throws {

@@ -13,16 +13,36 @@ private func rewritten(
     return (client, try origin.accept())
 }
 
-private func withRewriter(_ options: [String] = [], _ body: (TProxy) throws -> Void) throws {
-    try withTProxy(options, router: Repository.python("rewriting.py"), body)
+/// Whose package the router is written with.
+private enum Language: CaseIterable {
+    case python, node
+
+    /// What there is on this machine.
+    static let all = hasNode ? allCases : [.python]
+
+    /// The command of the router that is told what to do.
+    var router: String {
+        switch self {
+        case .python: Repository.python("rewriting.py")
+        case .node: "node '\(Repository.router("rewriting.mjs"))'"
+        }
+    }
+}
+
+private func withRewriter(
+    _ options: [String] = [], in language: Language = .python, _ body: (TProxy) throws -> Void
+) throws {
+    try withTProxy(options, router: language.router, body)
 }
 
 extension IntegrationTests {
     /// User code between client and remote, in a process of its own.
     @Suite struct Rewriting {
-        @Test("both directions are rewritten, the initial bytes first, lengths change, and ends are passed on")
-        func both() throws {
-            try withRewriter { proxy in
+        @Test(
+            "both directions are rewritten, the initial bytes first, lengths change, and ends are passed on",
+            arguments: Language.all)
+        fileprivate func both(language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(
                     proxy, origin, ["request": "upper", "response": "double"], "first, ")
@@ -67,9 +87,9 @@ extension IntegrationTests {
 
         @Test(
             "half-closes in every order: each rewriter says its last word when its source has ended",
-            arguments: [true, false])
-        func halfCloses(clientFirst: Bool) throws {
-            try withRewriter { proxy in
+            arguments: [true, false], Language.all)
+        fileprivate func halfCloses(clientFirst: Bool, language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(
                     proxy, origin, ["request": "last", "response": "last"], "123")
@@ -89,9 +109,11 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a rewriter that returns early ends its direction in order, and the other goes on")
-        func early() throws {
-            try withRewriter { proxy in
+        @Test(
+            "a rewriter that returns early ends its direction in order, and the other goes on",
+            arguments: Language.all)
+        fileprivate func early(language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, ["request": "early"], "this, and more")
                 #expect(try server.text() == "enough of this")
@@ -104,9 +126,9 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a rewriter that swallows everything lets the end through")
-        func swallow() throws {
-            try withRewriter { proxy in
+        @Test("a rewriter that swallows everything lets the end through", arguments: Language.all)
+        fileprivate func swallow(language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, ["request": "swallow"], "first")
                 sending(scrambled(3_000_000), from: client)
@@ -117,9 +139,11 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a rewriter that raises, and a router that dies, reset both sides", arguments: ["fail", "die"])
-        func aborted(how: String) throws {
-            try withRewriter { proxy in
+        @Test(
+            "a rewriter that raises, and a router that dies, reset both sides",
+            arguments: ["fail", "die"], Language.all)
+        fileprivate func aborted(how: String, language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 for function in ["request", "response"] {
                     let (client, server) = try rewritten(proxy, origin, [function: how], "part, and more")
@@ -138,28 +162,48 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a router that is killed resets what it rewrites, and nothing else")
-        func killed() throws {
-            try withRewriter { proxy in
+        @Test(
+            "a router that is killed resets what it rewrites, and nothing else: not what its rewriters have left",
+            arguments: Language.all)
+        fileprivate func killed(language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
-                let (client, server) = try rewritten(proxy, origin, [:], "one")
-                try server.expect("one")
+                let worker = try proxy.worker()
+                func sockets() throws -> Int { try Proc.descriptors(worker).values.count { $0.hasPrefix("socket:") } }
+                let idle = try sockets()
+                let (left, alone) = try rewritten(proxy, origin, ["request": "leave", "response": "leave"], "zero")
+                try alone.expect("<zero>")
+                try alone.send("zero")
+                try left.expect("<zero>")
+                // The client's socket and the remote's are left.
+                try Deadline(in: patience).until("the rewriters have left") { try sockets() == idle + 2 }
                 let (other, plain) = try rewritten(proxy, origin, [:], "two", verdict: #", "rewrite": false"#)
                 try plain.expect("two")
-                for router in proxy.routers(of: try proxy.worker()) { kill(router, SIGKILL) }
+                let (client, server) = try rewritten(proxy, origin, [:], "one")
+                try server.expect("one")
+                try server.send("two")
+                try client.expect("two")
+                let port = client.localPort
+                for router in proxy.routers(of: worker) { kill(router, SIGKILL) }
                 #expect(try client.ending() == .reset)
                 #expect(try server.ending() == .reset)
-                try other.send("still")
-                try plain.expect("still")
-                other.end()
-                plain.end()
-                #expect(try proxy.access(other)["reason"] == "done")
+                #expect(try proxy.access(port: port)["reason"] == "rewrite_aborted")
+                for (client, server) in [(left, alone), (other, plain)] {
+                    try client.send("still")
+                    try server.expect("still")
+                    try server.send("here")
+                    try client.expect("here")
+                    client.end()
+                    server.end()
+                    #expect(try proxy.access(client)["reason"] == "done")
+                }
             }
         }
 
-        @Test("a client's reset and a remote's reset are each other's in the middle of a stream")
-        func resets() throws {
-            try withRewriter { proxy in
+        @Test(
+            "a client's reset and a remote's reset are each other's in the middle of a stream", arguments: Language.all)
+        fileprivate func resets(language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, [:], "one")
                 try server.expect("one")
@@ -176,9 +220,9 @@ extension IntegrationTests {
 
         @Test(
             "large streams both ways at once come through whole, and so they do after leaving",
-            arguments: ["identity", "leave"])
-        func large(function: String) throws {
-            try withRewriter { proxy in
+            arguments: ["identity", "leave"], Language.all)
+        fileprivate func large(function: String, language: Language) throws {
+            try withRewriter(in: language) { proxy in
                 let origin = try Origin()
                 let (client, server) = try rewritten(proxy, origin, ["request": function, "response": function])
                 let (up, down) = (scrambled(20_000_000), scrambled(15_000_000, seed: 2))

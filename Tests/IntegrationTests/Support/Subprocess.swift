@@ -169,6 +169,10 @@ func has(_ program: String) -> Bool {
     (try? Subprocess.run(["sh", "-c", "command -v \(program)"]))?.status == 0
 }
 
+/// Whether there is a Node.js that our package for it works with.
+let hasNode =
+    (try? Subprocess.run(["node", "-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"]))?.status == 0
+
 /// What /proc says of processes.
 enum Proc {
     /// A whole file of /proc: Foundation trusts its size, which is 0, and reads one page.
