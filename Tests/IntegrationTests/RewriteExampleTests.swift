@@ -23,6 +23,11 @@ extension IntegrationTests {
                 body)
         }
 
+        /// The ways in which curl sends a file. By itself it waits for a 100 for a second only, and then goes on without.
+        private let uploads = [
+            [], ["-H", "Expect: 100-continue", "--expect100-timeout", "60"], ["-H", "Transfer-Encoding: chunked"],
+        ]
+
         private func curl(_ arguments: [String]) throws -> String {
             let done = try Subprocess.run(["curl", "-sS", "--max-time", "30"] + arguments)
             if done.status != 0 { throw Failure("curl: \(done.status) \(done.text)") }
@@ -76,7 +81,7 @@ extension IntegrationTests {
             try withExample("transparentrw.py", environment: ["REMOTE": address]) { proxy in
                 let url = "http://127.0.0.1:\(proxy.port)"
                 #expect(try curl([url + "/1", url + "/2"]).contains("GET /1"))
-                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                for more in uploads {
                     let text = try curl(more + ["-T", path, url + "/up"])
                     #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
                 }
@@ -97,7 +102,7 @@ extension IntegrationTests {
                 let answers = try curl(["-i", url + "/1", url + "/2"])
                 #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\nVia: 1.1 tproxy\r\n"), "\(answers)")
                 #expect(answers.matches(of: /Via: 1.1 tproxy/).count == 1 && answers.contains("GET /2"), "\(answers)")
-                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                for more in uploads {
                     let text = try curl(more + ["-T", path, url + "/up"])
                     #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
                 }
@@ -132,7 +137,7 @@ extension IntegrationTests {
             try withTProxy(router: "node '\(script)'") { proxy in
                 let url = "http://127.0.0.1:\(proxy.port)"
                 let host = "NODE.EXAMPLE:\(proxy.port)"
-                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                for more in uploads {
                     let text = try curl(
                         more + ["-w", "%{num_connects}", "-T", path, url + "/up", "--next", "-sS", url + "/after"])
                     let lines = text.split(separator: "\n")
@@ -158,7 +163,7 @@ extension IntegrationTests {
                 _ = try curl(["-H", "Host: a.example", "-o", file, url + "/large"])
                 #expect(try Data(contentsOf: URL(filePath: file)) == large)
                 // curl goes on with the connection after an upload, whatever the form of its body.
-                for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                for more in uploads {
                     let text = try curl(
                         more + ["-w", "%{num_connects}", "-T", path, url + "/up", "--next", "-sS", url + "/after"])
                     #expect(text == "b PUT /up\n1b GET /after", "\(text)")
@@ -198,7 +203,7 @@ extension IntegrationTests {
                 #expect(
                     lines == ["GET /1?a=b \(first)", "1", "GET /2 \(first)", "0", "GET /3 \(second)", "1"], "\(text)")
                 for tunnel in [[], ["-p"]] {
-                    for more in [[], ["-H", "Expect: 100-continue"], ["-H", "Transfer-Encoding: chunked"]] {
+                    for more in uploads {
                         let text = try via(tunnel + more + ["-T", path, "http://\(first)/up"])
                         #expect(text == "PUT /up \(first) 5000000 \(hash)", "\(text)")
                     }
