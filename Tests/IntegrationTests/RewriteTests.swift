@@ -446,6 +446,22 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "a process of another user is turned away, though it has the token, and the rewriter itself is let in",
+            .enabled(if: geteuid() == 0, "only root becomes somebody else"))
+        func anotherUser() throws {
+            try withDialler { proxy, origin in
+                let (client, server) = try connection(proxy, origin, "another user")
+                #expect(try server.text() == "got hello")
+                try server.send("answer")
+                server.end()
+                #expect(try client.text() == "answer")
+                #expect(try proxy.access(client)["reason"] == "done")
+                try proxy.process.line(with: "a rewriter was turned away: user 12345 has no business here")
+                #expect(try proxy.sum(.streamsRefused) == 1)
+            }
+        }
+
         @Test("a rewriter that never dials back costs its connection, in time")
         func never() throws {
             try withDialler(["--router-timeout", "0.5"]) { proxy, origin in
