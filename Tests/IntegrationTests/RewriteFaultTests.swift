@@ -227,6 +227,55 @@ extension IntegrationTests {
             }
         }
 
+        @Test("what nobody wants any more costs no CPU, whether its source goes on, has ended or is gone")
+        func quietAfterEarlyEnd() throws {
+            try withStepping { proxy, origin in
+                let early = ["echo 4", "end", "close"]
+                var talkers: [Peer] = []
+                var others: [Peer] = []
+                for end in ["none", "own", "reset"] {
+                    var (client, server) = try proxy.stepping(origin, request: early, "left")
+                    #expect(try server.text() == "left")
+                    talkers.append(client)
+                    others.append(server)
+                    if end == "own" { client.end() }
+                    if end == "reset" {
+                        // What the remote has said waits for the client, which reads nothing, and the client says more than
+                        // is dropped in a turn, when the reset comes.
+                        _ = server.pour(atMost: 40_000_000, untilStuckFor: 0.2)
+                        _ = client.pour(atMost: 4_000_000, untilStuckFor: 1)
+                        server.reset()
+                        _ = client.pour(atMost: 4_000_000, untilStuckFor: 0.2)
+                    }
+                    (client, server) = try proxy.stepping(origin, response: early)
+                    try server.send("left")
+                    #expect(try client.text() == "left")
+                    talkers.append(server)
+                    others.append(client)
+                    if end == "own" { server.end() }
+                    if end == "reset" { server.reset() }
+                    // Nor does one cost any who reads no more and has not ended.
+                    (client, server) = try proxy.stepping(origin, request: ["echo 4", "deaf", "hold"], "left")
+                    try server.expect("left")
+                    talkers.append(client)
+                    others.append(server)
+                    if end == "own" { client.end() }
+                    if end == "reset" { client.reset() }
+                }
+                let silent = try proxy.client()
+                let worker = try proxy.worker()
+                let before = try Proc.ticks(worker)
+                for _ in 0..<20 {
+                    for talker in talkers where talker.raw >= 0 { try? talker.send(".", within: 0) }
+                    #expect(try silent.drain(within: 0.05).ending == .stillOpen)
+                }
+                // Two hundred bytes, one by one; a loop that never waits takes up to a hundred ticks in this second.
+                let used = try Proc.ticks(worker) - before
+                #expect(used < 20, "\(used) ticks")
+                withExtendedLifetime(others) {}
+            }
+        }
+
         @Test("a remote that never stops talking does not hold a connection whose client has had its end")
         func earlyEndOfEndlessRemote() throws {
             try withStepping { proxy, origin in

@@ -113,6 +113,19 @@ final class Rig {
     func dropConnection() { _ = connections.remove(slot) }
     func pass(milliseconds: Int64) { around.nowMicroseconds += milliseconds * 1000 }
 
+    /// The router that decides rewrites these directions.
+    func isRewritten(_ directions: StreamDirections) { connections[slot].facts.rewritten = directions }
+
+    /// The rewriter of a direction dials back; its end of the socket.
+    func rewriterDials(_ direction: StreamDirection) throws -> Descriptor {
+        let pair = try Socket.pair()
+        for raw in [pair.first.raw, pair.second.raw] { try Socket.setNonBlocking(raw) }
+        let raw = pair.release()
+        around.arrivedStream = Descriptor(owning: raw.0)
+        _ = handle(.streamArrived(direction))
+        return Descriptor(owning: raw.1)
+    }
+
     var questionBytes: String {
         var text = ""
         connections[slot].phase.withQuestion { _, data in

@@ -8,6 +8,7 @@ read N         read N bytes                 drop           read to the end
 write TEXT                                  saw            say on standard error how many bytes were read, and whether they ended
 end            write stream_end             detach         write detach
 shut           end the writing side         close          close the socket (so does the last step)
+deaf           end the reading side
 wait PATH      until this file is there     later PATH     the same, before dialling back; then say whether one was let in
 hold           do nothing more              die            the process ends
 die once PATH  the process ends before it dials back, unless this file is there, which it makes first
@@ -127,6 +128,9 @@ class Stream:
 
     def shut(self, _):
         self.socket.shutdown(socket.SHUT_WR)
+
+    def deaf(self, _):
+        self.socket.shutdown(socket.SHUT_RD)
 
     def close(self, _):
         self.socket.close()
