@@ -116,22 +116,43 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a router that reads nothing is not written to without bound, costs no CPU, and is replaced")
-        func readsNothing() throws {
+        @Test(
+            "a router that reads nothing is not written to without bound, costs no CPU, and is replaced",
+            arguments: [false, true])
+        func readsNothing(isDeaf: Bool) throws {
             let script = ScriptFile()
             let flag = "\(script.folder.path)/slept"
+            // It ends its reading side when no more fits into it, and then makes room: what is written to it fails.
+            let deaf = try script.folder.file(
+                "deaf.py",
+                """
+                import array, fcntl, socket, termios
+                waiting, before = array.array("i", [0]), -1
+                while waiting[0] == 0 or waiting[0] != before:
+                    before = waiting[0]
+                    time.sleep(0.05)
+                    fcntl.ioctl(0, termios.FIONREAD, waiting)
+                one = socket.socket(fileno=os.dup(0))
+                one.shutdown(socket.SHUT_RD)
+                while one.recv(1 << 20):
+                    pass
+                print("it is deaf", file=sys.stderr, flush=True)
+                """)
             try script.write(
                 "served",
                 before: """
                     if message["method"] == "proxy" and not os.path.exists("\(flag)"):
                             open("\(flag)", "w").close()
+                            \(isDeaf ? "exec(open('\(deaf)').read())" : "pass")
                             time.sleep(1000)
                     """)
-            // A debug build on a busy machine takes seconds to write so much.
-            try withTProxy(["--router-timeout", "5"], router: script.command) { proxy in
+            // A debug build on a busy machine takes seconds to write so much. To find a deaf one it takes less.
+            let (timeout, count) = isDeaf ? ("1.5", 20) : ("5", 100)
+            try withTProxy(["--router-timeout", timeout], router: script.command) { proxy in
                 let worker = try proxy.worker()
                 let data = String(repeating: "\u{1}", count: 60_000)
-                let clients = try (0..<100).map { _ in try proxy.client(data) }
+                let clients = try (0..<count).map { _ in try proxy.client(data) }
+                if isDeaf { try proxy.process.line(with: "it is deaf") }
                 let before = try Proc.ticks(worker)
                 try proxy.process.line(with: "was asked and wrote nothing")
                 #expect(try Proc.ticks(worker) - before < 60)
