@@ -138,7 +138,7 @@ let package = Package(
         .testTarget(
             name: "ConformanceTests", dependencies: ["RouterProtocol", "Addressing"], swiftSettings: common),
         .testTarget(
-            name: "IntegrationTests", dependencies: ["Control", "Linux"], exclude: ["Routers", "Helpers"],
+            name: "IntegrationTests", dependencies: ["Control", "Linux", "Reactor"], exclude: ["Routers", "Helpers"],
             swiftSettings: common),
     ]
 )

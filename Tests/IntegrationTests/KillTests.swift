@@ -62,22 +62,6 @@ private final class Visits: @unchecked Sendable {
 extension IntegrationTests {
     /// Workers that are killed without a warning.
     @Suite struct Kills {
-        /// The worker at which a client's connection is: it has the socket whose other end is the client's.
-        private func worker(of client: Peer, _ proxy: TProxy) throws -> pid_t {
-            let (local, remote) = (String(proxy.port, radix: 16).padded, String(client.localPort, radix: 16).padded)
-            for line in try Proc.text("net/tcp").split(separator: "\n").dropFirst() {
-                let fields = line.split(whereSeparator: \.isWhitespace)
-                guard fields.count > 9, fields[1].uppercased().hasSuffix(":" + local),
-                    fields[2].uppercased().hasSuffix(":" + remote)
-                else { continue }
-                let socket = "socket:[\(fields[9])]"
-                if let found = try proxy.workers.first(where: { try Proc.descriptors($0).values.contains(socket) }) {
-                    return found
-                }
-            }
-            throw Failure("no worker has the connection of port \(client.localPort)")
-        }
-
         @Test(
             "kill -9 of one of two workers loses its connections alone, and another is accepting in its place within a second",
             .timeLimit(.minutes(1)))
@@ -88,9 +72,12 @@ extension IntegrationTests {
             var open: [(client: Peer, worker: pid_t)] = []
             while open.count < 20 || Set(open.map(\.worker)).count < 2 {
                 guard open.count < 200 else { throw Failure("200 connections, and one worker has them all") }
-                let client = try proxy.client(#"{"answer": {"remote": "\#(origin.address)"}, "rest": true}"#, "hello")
+                let client = try proxy.client(
+                    #"{"answer": {"remote": "\#(origin.address)"}, "rest": true, "worker": true}"#, "hello")
+                var pid = ""
+                while !pid.hasSuffix("\n") { pid += String(decoding: try client.receive(1), as: UTF8.self) }
                 try client.expect("hello")
-                open.append((client, try worker(of: client, proxy)))
+                open.append((client, try #require(pid_t(pid.dropLast()))))
             }
             let before = Set(proxy.workers)
             let visits = Visits(port: proxy.port, threads: 4)
@@ -145,9 +132,4 @@ extension IntegrationTests {
             #expect(try proxy.stop() == 0)
         }
     }
-}
-
-extension String {
-    /// A port as /proc/net/tcp writes it.
-    fileprivate var padded: String { String(repeating: "0", count: max(0, 4 - count)) + uppercased() }
 }

@@ -1,6 +1,7 @@
 """The router of most tests: the first line that a client sends is a JSON object that says what to answer.
 
 {"answer": VERDICT}            this verdict; with "rest": true it gets `data`: what came behind the line
+{"worker": true}               with "answer": its reply is the pid of the worker that asks, and a newline
 {"error": "message"}           a JSON-RPC error
 {"raw": "LINE"}                this line as it is, {id} in it replaced; then, with "answer", that
 {"stderr": n}                  n lines to standard error first
@@ -76,6 +77,9 @@ def proxy(id, question):
         verdict = order["answer"]
         if order.get("rest"):
             verdict = {**verdict, "data": rest}
+        if order.get("worker"):
+            # Whoever has started this process.
+            verdict = {**verdict, "reply": f"{os.getppid()}\n"}
         return answer(id, result=verdict)
     return None
 
