@@ -967,8 +967,8 @@ struct Relaying: ~Copyable {
             return run(&facts, &around)
         case .resume: return run(&facts, &around)
         case .deadline:
-            // While the client does not take what the remote has said, the remote is not silent.
-            if !nobodySpeaks, toClient.holdsBytes || !client.isSettled { remoteSpokeAt = around.now }
+            // While the client does not take what the remote has said, or nobody reads it, the remote is not silent.
+            if !nobodySpeaks, toClient.holdsBytes || !client.isSettled || toClient.isHeld { remoteSpokeAt = around.now }
             guard let deadline, around.now >= deadline else { return .relaying(self) }
             if endPassedToClient, endPassedToRemote {
                 client.resetOnClose()

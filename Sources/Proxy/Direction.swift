@@ -73,6 +73,14 @@ struct Direction: ~Copyable {
         }
     }
 
+    /// The source is not read, for want of its rewriter or of somebody who wants to know: how long it is silent cannot be seen.
+    var isHeld: Bool {
+        switch rewriter {
+        case .some(let rewriter): rewriter.isDetaching || rewriter.isAwaited
+        case .none: false
+        }
+    }
+
     /// The source has ended its side.
     var hasEnded: Bool { flow.hasEnded }
     /// Bytes that have been taken from the source.
@@ -228,6 +236,14 @@ private struct Rewriter: ~Copyable {
             }
         }
         return isEndSaid && !hasLeftBytes ? .finished : .waiting
+    }
+
+    /// It has not dialled back yet.
+    var isAwaited: Bool {
+        switch stream {
+        case .some: false
+        case .none: true
+        }
     }
 
     /// One that leaves reads to the end first, and gives on what it read: only then does the rest follow without a hole.

@@ -153,7 +153,11 @@ public final class RemoteTLS {
             guard let path = arguments.keyFile else { return }
             throw TLSFailure("\(path): a keyfile needs a certfile")
         }
-        do throws(Errno) { try Process.hideMemory() } catch { throw TLSFailure("hiding the key: \(error)", errno: error) }
+        do throws(Errno) {
+            try Process.hideMemory()
+        } catch {
+            throw TLSFailure("hiding the key: \(error)", errno: error)
+        }
         var chain = try bytes(of: path)
         defer { chain.wipe() }
         let keyPath = arguments.keyFile ?? path

@@ -12,11 +12,15 @@ import Testing
 
 @Suite struct RelayRewritingTests {
     /// Brings a connection over TCP to its relay, with one direction rewritten.
-    private func relay(_ rig: Rig, _ direction: StreamDirection) throws -> Descriptor {
+    private func relay(
+        _ rig: Rig, _ direction: StreamDirection, _ change: (inout RemoteVerdict) -> Void = { _ in }
+    ) throws -> Descriptor {
         rig.clientSends("x")
         _ = rig.handle(.ready(.client, .readable))
         rig.isRewritten(StreamDirections(direction))
-        _ = rig.handle(.verdict(.remote(RemoteVerdict(remotes: [rig.remoteEndpoint]))))
+        var verdict = RemoteVerdict(remotes: [rig.remoteEndpoint])
+        change(&verdict)
+        _ = rig.handle(.verdict(.remote(verdict)))
         let remote = try rig.acceptRemote()
         rig.settleRemote()
         return remote
@@ -27,6 +31,29 @@ import Testing
         _ = rig.handle(.streamEnded(direction))
         rig.end(rewriter.raw)
         return rig.handle(.ready(.rewriter(direction), [.readable, .peerEnded]))
+    }
+
+    @Test("a remote that nobody reads is not silent: before its rewriter has dialled back, and while that detaches")
+    func held() throws {
+        let rig = try Rig(overTCP: true)
+        let remote = try relay(rig, .toClient) { $0.inactivityTimeoutMilliseconds = 700 }
+        rig.write(remote.raw, "the answer")
+        _ = rig.handle(.ready(.remote, .readable))
+        rig.pass(milliseconds: 701)
+        _ = rig.handle(.deadline(nil))
+        #expect(rig.reason == nil && (rig.deadline ?? 0) == rig.now + 700)
+        let rewriter = try rig.rewriterDials(.toClient)
+        #expect(rig.read(rewriter.raw) == "the answer")
+        // It is read now, and its silence is seen.
+        #expect((rig.deadline ?? 0) == rig.now + 700)
+        _ = rig.handle(.streamDetached(.toClient))
+        rig.pass(milliseconds: 701)
+        _ = rig.handle(.deadline(nil))
+        #expect(rig.reason == nil && (rig.deadline ?? 0) == rig.now + 700)
+        _ = end(rig, .toClient, rewriter)
+        rig.pass(milliseconds: 701)
+        #expect(rig.handle(.deadline(nil)).asking == .errorQuestion)
+        #expect(rig.reason == .inactivityTimeout)
     }
 
     /// What a client sends until one turn cannot drop it all.
