@@ -90,7 +90,7 @@ public enum Limits {
     @inlinable public static var routerUnreadBytesMax: Int { 1_048_576 }
     /// A line of a router's stderr is cut here for the log.
     @inlinable public static var routerErrorLineBytesMax: Int { 4096 }
-    /// Lines of a router's stderr that are logged in a second; a flood's rest is dropped.
+    /// Lines of a router's stderr that are logged in a second; a flood's rest is counted.
     @inlinable public static var routerErrorLinesPerSecond: Int { 200 }
 
     /// Verdicts that one worker keeps for further connections; the one not used for longest goes first.

@@ -48,6 +48,7 @@ struct RouterLink: ~Copyable {
     var strayPace = LogPace()
     private var errorLinesSecond: Int64 = 0
     private var errorLinesInSecond = 0
+    private var errorLinesLeftOut = 0
     /// It has answered `hello`.
     var isGreeted = false
     /// The line of stderr that says most about why it did not answer: the last that names an error, else the last.
@@ -275,11 +276,20 @@ struct RouterLink: ~Copyable {
         errorLines.next(body)
     }
 
-    /// Whether another line of stderr may be logged: a flood is cut to so many a second.
+    /// Whether another line of stderr may be logged: a flood is cut to so many a second, and the rest is counted.
     mutating func mayLogError(_ now: Int64) -> Bool {
         if now / 1000 != errorLinesSecond { (errorLinesSecond, errorLinesInSecond) = (now / 1000, 0) }
         errorLinesInSecond += 1
-        return errorLinesInSecond <= Limits.routerErrorLinesPerSecond
+        if errorLinesInSecond <= Limits.routerErrorLinesPerSecond { return true }
+        errorLinesLeftOut += 1
+        return false
+    }
+
+    /// How many lines of stderr were left out and have not been told of, once their second or everything is over.
+    mutating func takeErrorLinesLeftOut(_ now: Int64, isOver: Bool) -> Int? {
+        guard errorLinesLeftOut > 0, isOver || now / 1000 != errorLinesSecond else { return nil }
+        defer { errorLinesLeftOut = 0 }
+        return errorLinesLeftOut
     }
 
     /// Keeps a line of stderr should the router not come up. Indented lines belong to a trace; Node's last is its version.

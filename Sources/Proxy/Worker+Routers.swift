@@ -263,6 +263,7 @@ extension Worker {
         guard let index = linkSlots.firstIndex(where: { $0.id == id }) else { return }
         let slot = linkSlots.remove(at: index).slot
         readErrors(slot)
+        tellErrorLinesLeftOut(slot, isOver: true)
         if let pid = links[slot].unreaped {
             links[slot].signal(SIGKILL)
             unreaped.append(pid)
@@ -681,7 +682,7 @@ extension Worker {
         readErrors(token.slot)
     }
 
-    /// Passes lines of stderr on to the log. Bounded: a flood is logged once a second, the rest is counted.
+    /// Passes lines of stderr on to the log. Bounded: of a flood so many lines a second are logged, the rest is counted.
     private func readErrors(_ slot: UInt32) {
         for _ in 0..<Self.readsPerTurn {
             let received = (try? links[slot].receiveErrors()) ?? .endOfStream
@@ -705,9 +706,21 @@ extension Worker {
             case .overflow: links[slot].skipErrorLine()
             case .line(let text):
                 links[slot].remember(text)
+                tellErrorLinesLeftOut(slot)
                 if links[slot].mayLogError(now) { routerLog.info("router \(router): \(text)") }
             }
         }
+    }
+
+    /// Says of all routers what was left out of their stderr; a flood that has stopped brings nobody else to it.
+    func tellErrorLinesLeftOut() {
+        for (_, slot) in linkSlots { tellErrorLinesLeftOut(slot) }
+    }
+
+    private func tellErrorLinesLeftOut(_ slot: UInt32, isOver: Bool = false) {
+        guard let count = links[slot].takeErrorLinesLeftOut(now, isOver: isOver) else { return }
+        let lines = "\(count) more line\(count == 1 ? "" : "s") of its standard error"
+        routerLog.warning("router \(links[slot].id): \(lines) left out of the log")
     }
 }
 

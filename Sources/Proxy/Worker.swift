@@ -502,6 +502,7 @@ final class Worker {
         scoreboard[.cacheMisses] = cache.counters.misses
         scoreboard[.cacheEntries] = UInt64(clamping: cache.count)
         unreaped.removeAll { Process.reap($0) != nil }
+        tellErrorLinesLeftOut()
         logFile.flush()
         if connections.count != shownConnections { showTitle() }
     }

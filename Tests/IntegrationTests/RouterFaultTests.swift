@@ -223,12 +223,22 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a router that floods its standard error blocks nobody, and its lines are in the log")
+        @Test("a router that floods its standard error blocks nobody; the log has some of it, and how much is left out")
         func floods() throws {
             try withTProxy { proxy in
                 let client = try proxy.client(#"{"stderr": 20000, "answer": {"close": "served"}}"#)
-                #expect(try client.text(within: 30) == "served")
+                let time = try seconds { () throws in #expect(try client.text(within: 30) == "served") }
                 try proxy.process.line(with: "line 0 xxx")
+                // Each line is in the log, or is said to be not.
+                let (logged, dropped) = try proxy.process.wait(for: "all lines") { lines in
+                    let logged = lines.count { $0.contains(/line \d+ x{50}$/) }
+                    let dropped = lines.compactMap { $0.firstMatch(of: /(\d+) more lines? of its standard error/)?.1 }
+                        .compactMap { Int($0) }.reduce(0, +)
+                    return logged + dropped >= 20_000 ? (logged, dropped) : nil
+                }
+                #expect(logged + dropped == 20_000)
+                // The flood began and ended within some second of the clock, a little before and after this time.
+                #expect(logged >= 200 && logged <= 200 * (Int(time) + 3), "\(logged) in \(time) s")
             }
         }
 
