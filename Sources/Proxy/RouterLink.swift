@@ -20,7 +20,7 @@ struct RouterLink: ~Copyable {
     private let socket: Descriptor
     private var errors: Descriptor?
     private var lines = LineFramer(lineBytesMax: Limits.routerLineBytesMax)
-    private var errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax)
+    private var errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax, cutsLongLines: true)
     /// What came beside the lines.
     private var beside = RouterSocket.Beside()
     /// Bytes that came, and what of them there were when each of the descriptors in `beside` came.
@@ -296,11 +296,8 @@ struct RouterLink: ~Copyable {
     mutating func remember(_ line: String) {
         func isTelling(_ text: String) -> Bool { text.contains("rror") && text.first?.isWhitespace == false }
         guard !isGreeted, !line.allSatisfy(\.isWhitespace), isTelling(line) || !isTelling(lastWords) else { return }
-        lastWords = line
+        lastWords = String(line.prefix(Self.lastWordsMax))
     }
-
-    /// A line of stderr was longer than is shown: begin anew.
-    mutating func skipErrorLine() { errorLines = LineFramer(lineBytesMax: Limits.routerErrorLineBytesMax) }
 
     /// Nothing more will come on stderr.
     mutating func closeErrors() { errors = nil }
@@ -343,6 +340,8 @@ struct RouterLink: ~Copyable {
         }
     }
 
+    /// They are the end of a sentence.
+    private static let lastWordsMax = 200
     private static let readBytes = 65_536
     private static let descriptorsMax = 4
 }

@@ -570,10 +570,10 @@ extension Worker {
         note(token.slot, text, reason)
     }
 
-    private func text(_ line: Span<UInt8>) -> String {
+    private func text(_ line: Span<UInt8>, most: Int = shownBytes) -> String {
         var bytes: [UInt8] = []
-        for index in 0..<min(line.count, Self.shownBytes) { bytes.append(line[index]) }
-        return String(showing: bytes)
+        for index in 0..<min(line.count, most) { bytes.append(line[index]) }
+        return String(showing: bytes, most: most)
     }
 
     private static let shownBytes = 200
@@ -701,9 +701,8 @@ extension Worker {
     private func takeErrorLines(_ slot: UInt32) {
         let router = links[slot].id
         while true {
-            switch links[slot].nextErrorLine({ text($0) }) {
-            case .incomplete: return
-            case .overflow: links[slot].skipErrorLine()
+            switch links[slot].nextErrorLine({ text($0, most: Limits.routerErrorLineBytesMax) }) {
+            case .incomplete, .overflow: return
             case .line(let text):
                 links[slot].remember(text)
                 tellErrorLinesLeftOut(slot)

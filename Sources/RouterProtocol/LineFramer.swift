@@ -4,7 +4,8 @@
 ///
 /// Every byte is looked at once, however it is cut into reads: the work is proportional to what arrives. Memory grows
 /// by doubling while a long line is under way and goes back when all is consumed. After `overflow` nothing more comes: the
-/// socket has lost its framing and the router has to be replaced.
+/// socket has lost its framing and the router has to be replaced. Where lines are for people, `cutsLongLines` lends the beginning of one
+/// that is too long instead.
 @safe
 public struct LineFramer: ~Copyable {
     /// What there is at the moment.
@@ -27,9 +28,13 @@ public struct LineFramer: ~Copyable {
     private var scanned = 0
     private var end = 0
     private var hasOverflowed = false
+    private let cutsLongLines: Bool
+    /// The rest of a line that was cut is under way.
+    private var isInRest = false
 
-    public init(lineBytesMax: Int) {
+    public init(lineBytesMax: Int, cutsLongLines: Bool = false) {
         self.lineBytesMax = lineBytesMax
+        self.cutsLongLines = cutsLongLines
     }
 
     deinit { unsafe storage.deallocate() }
@@ -58,8 +63,15 @@ public struct LineFramer: ~Copyable {
         _ body: (Span<UInt8>) throws(Failure) -> Value
     ) throws(Failure) -> Next<Value> {
         guard !hasOverflowed else { return .overflow }
-        while scanned < end, unsafe storage[scanned] != UInt8(ascii: "\n") { scanned &+= 1 }
+        if isInRest { skipRest() }
+        findNewline()
         guard scanned &- start <= lineBytesMax else {
+            if cutsLongLines {
+                let beginning = start..<start &+ lineBytesMax
+                start = scanned
+                isInRest = true
+                return .line(try lend(beginning, body))
+            }
             hasOverflowed = true
             release()
             return .overflow
@@ -71,8 +83,27 @@ public struct LineFramer: ~Copyable {
         let line = start..<scanned
         scanned &+= 1
         start = scanned
-        let bytes = unsafe UnsafeRawBufferPointer(rebasing: storage[line])
-        return .line(try body(unsafe bytes.bytes._unsafeView(as: UInt8.self)))
+        return .line(try lend(line, body))
+    }
+
+    private mutating func findNewline() {
+        while scanned < end, unsafe storage[scanned] != UInt8(ascii: "\n") { scanned &+= 1 }
+    }
+
+    private mutating func skipRest() {
+        findNewline()
+        if scanned < end {
+            scanned &+= 1
+            isInRest = false
+        }
+        start = scanned
+    }
+
+    private func lend<Value, Failure: Error>(
+        _ range: Range<Int>, _ body: (Span<UInt8>) throws(Failure) -> Value
+    ) throws(Failure) -> Value {
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: storage[range])
+        return try body(unsafe bytes.bytes._unsafeView(as: UInt8.self))
     }
 
     /// Everything is consumed: begin at the front again, and give big memory back.

@@ -242,6 +242,25 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a long line of a router's standard error is cut in the log, and those around it are not")
+        func longErrors() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    if message["method"] == "proxy":
+                            print("before\\n<" + "x" * 3000 + ">\\n<" + "y" * 9000 + ">\\nafter", file=sys.stderr)
+                    """)
+            try withTProxy(router: script.command) { proxy in
+                let client = try proxy.client("?")
+                #expect(try client.text() == "served")
+                try proxy.process.line(with: "router 1: after")
+                let said = proxy.process.lines.compactMap { $0.firstMatch(of: /router 1: (.*)/)?.1 }.map(String.init)
+                #expect(said.contains("before") && said.contains("<" + String(repeating: "x", count: 3000) + ">"))
+                #expect(said.filter { $0.contains("y") } == ["<" + String(repeating: "y", count: 4095)])
+            }
+        }
+
         @Test("a router inherits its socket, its log and a clean environment, nothing else")
         func inherits() throws {
             // Any variable will do that tproxy reads and that changes nothing here.

@@ -45,6 +45,21 @@ import Testing
         #expect(framer.heldBytes <= 3)
     }
 
+    @Test("where long lines are cut, their beginning comes, and the lines around them are whole, whatever the reads")
+    func cut() {
+        let text = bytes("one\n12345\n123456\ntwo\n" + String(repeating: "x", count: 40) + "\n\nthree\n")
+        for size in 1...text.count {
+            var framer = LineFramer(lineBytesMax: 5, cutsLongLines: true)
+            var got: [[UInt8]] = []
+            for start in stride(from: 0, to: text.count, by: size) {
+                feed(Array(text[start..<min(start + size, text.count)]), to: &framer)
+                got += lines(of: &framer).lines
+            }
+            #expect(got == ["one", "12345", "12345", "two", "xxxxx", "", "three"].map { bytes($0) }, "\(size)")
+            #expect(framer.heldBytes == 0)
+        }
+    }
+
     @Test("a line without end overflows before its newline comes, and its memory goes back")
     func endless() {
         var framer = LineFramer(lineBytesMax: 100_000)
