@@ -653,7 +653,10 @@ extension Worker {
         links[slot].signal(SIGKILL)
         guard let status = links[slot].reap() else { return }
         if let raw = links[slot].processNumber { around.poller.remove(raw) }
-        if !links[slot].isGivenUp { readRouter(slot, toTheEnd: true) }
+        for _ in 0..<Self.lastTurns {
+            if links[slot].isGivenUp || readRouter(slot, toTheEnd: true) { break }
+            guard links.holds(slot, generation: generation) else { return }
+        }
         guard links.holds(slot, generation: generation) else { return }
         readErrors(slot)
         if !links[slot].isGivenUp {
@@ -664,6 +667,10 @@ extension Worker {
         if id.role == .main { lastWords = links[slot].isGreeted ? nil : links[slot].lastWords }
         withRouters(id.role) { $0.died(id, RouterEnd(status), now: now) }
     }
+
+    /// What the kernel holds of a dead router's words is read in so many turns, though each piece of them comes with a
+    /// descriptor and takes a read of its own; a process that it has left behind might write for ever.
+    private static let lastTurns = 64
 
     /// Why a router did not come up: what it wrote last says more than how it ended.
     private func reason(_ end: RouterEnd) -> String {

@@ -1,3 +1,4 @@
+import Control
 import Foundation
 import Glibc
 import Testing
@@ -52,6 +53,35 @@ extension IntegrationTests {
                 try proxy.process.line(with: "was asked and wrote nothing for 400 ms")
                 try served(proxy)
                 try Deadline(in: patience).until("one router") { proxy.routers(of: try proxy.worker()).count == 1 }
+            }
+        }
+
+        @Test(
+            "a router that ends right after it has answered has said all it wrote, whatever came beside the lines",
+            arguments: [10, 1])
+        func parts(lines: Int) throws {
+            let folder = Folder()
+            let count = 60
+            let environment = [
+                "PARTING": folder.path, "PARTING_COUNT": "\(count)", "PARTING_LINES": "\(lines)",
+                "PASSED": try folder.file("file", "passed\n"),
+            ]
+            try withTProxy(router: Repository.python("parting.py"), environment: environment) { proxy in
+                let worker = try proxy.worker()
+                let router = try #require(proxy.routers(of: worker).first)
+                let clients = try (0..<count).map { _ in try proxy.client("?") }
+                try proxy.process.line(with: "has been asked all")
+                // What it writes is read only once it has ended: the worst case.
+                kill(worker, SIGSTOP)
+                defer { kill(worker, SIGCONT) }
+                _ = try folder.file("go")
+                try Deadline(in: patience).until("its end") { !Proc.isAlive(router) }
+                kill(worker, SIGCONT)
+                var answers: [String: Int] = [:]
+                for client in clients { answers[try client.text(), default: 0] += 1 }
+                let passed = count / lines
+                #expect(answers == ["passed\n": passed, "said": count - passed].filter { $0.value > 0 })
+                try proxy.process.line(with: "router 1 exited with status 0; no question was open")
             }
         }
 
