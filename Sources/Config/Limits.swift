@@ -86,6 +86,9 @@ public enum Limits {
     @inlinable public static var slowQuestionMilliseconds: Int { 50 }
     /// `remotes`: candidates of one verdict.
     @inlinable public static var remotesMax: Int { 64 }
+    /// Questions of one round are written when they are so many bytes, more than a socket holds: then it is known whether the
+    /// router reads, and one that does not is put no more.
+    @inlinable public static var routerRoundBytes: Int { 262_144 }
     /// What a router that does not read must be told beside questions, which it is not asked meanwhile; with more it is replaced.
     @inlinable public static var routerUnreadBytesMax: Int { 1_048_576 }
     /// A line of a router's stderr is cut here for the log.

@@ -210,6 +210,8 @@ struct RouterLink: ~Copyable {
     }
 
     var hasOutgoing: Bool { written < outgoing.count }
+    /// So much waits that it is better written now than with the rest of the round.
+    var hasMuchOutgoing: Bool { outgoing.count - written >= Limits.routerRoundBytes }
 
     private static func send(_ raw: Int32, _ bytes: [UInt8], from start: Int) throws(Errno) -> Transfer {
         let all = unsafe bytes.span.bytes

@@ -211,6 +211,7 @@ extension Worker {
                 listener: listener, replay: Int(question.replay), deadlineMilliseconds: deadline)
             links[slot].write { message.append(to: &$0) }
         }
+        if links[slot].hasMuchOutgoing { flush(slot) }
         unflushed.append(slot)
     }
 
