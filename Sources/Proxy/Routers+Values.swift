@@ -130,6 +130,8 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     case stranger(UInt32)
     /// It closed its socket.
     case closed
+    /// Too much that it had to be told was waiting for it to read. The link has logged how much.
+    case unread
     /// What it writes is no protocol: a line without end, or nothing but garbage. The link has logged the details.
     case brokenFraming
     /// It answered `hello` with something we must refuse. The link has logged the details.
@@ -152,7 +154,7 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     var processIsGone: Bool {
         switch self {
         case .exited, .signalled, .spawnFailed, .unreachable, .stranger: true
-        case .closed, .brokenFraming, .badGreeting, .noGreeting, .wedged: false
+        case .closed, .unread, .brokenFraming, .badGreeting, .noGreeting, .wedged: false
         }
     }
 
@@ -165,6 +167,7 @@ enum RouterEnd: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .stranger(let user):
             "belongs to user \(user), who is neither ours nor root nor the owner of the folder it is in"
         case .closed: "closed its socket"
+        case .unread: "did not read what it had to be told"
         case .brokenFraming: "wrote what is not the protocol"
         case .badGreeting: "answered hello with something that cannot be used"
         case .noGreeting(let milliseconds):

@@ -42,8 +42,8 @@ extension Worker {
 
     // MARK: - What Routers decides
 
-    /// Does what `Routers` decides and writes what came of it. A router that reads again may be asked more at once:
-    /// nothing else would bring us back for that.
+    /// Does what `Routers` decides and writes what came of it. A router that reads again may be asked more at once, and one that
+    /// does not is replaced: nothing else would bring us back for that.
     func serveRouters() {
         repeat { performRouterActions() } while flushRouters()
     }
@@ -221,19 +221,21 @@ extension Worker {
         unflushed.append(slot)
     }
 
-    /// One write for all lines of the round. True when a router has begun to read again.
+    /// One write for all lines of the round. True when a router has begun to read again, or is given up for not reading: that brings
+    /// more to do.
     private func flushRouters() -> Bool {
-        var readsAgain = false
+        var bringsMore = false
         for slot in unflushed where links.isTaken(slot) && links[slot].hasOutgoing {
-            if flush(slot) { readsAgain = true }
+            if flush(slot) { bringsMore = true }
             guard links[slot].unreadBytes > Limits.routerUnreadBytesMax, !links[slot].isGivenUp else { continue }
             routerLog.error(
                 "router \(links[slot].id) does not read: \(links[slot].unreadBytes) bytes wait for it that are no questions"
             )
-            giveUp(slot, .brokenFraming)
+            giveUp(slot, .unread)
+            bringsMore = true
         }
         unflushed.removeAll(keepingCapacity: true)
-        return readsAgain
+        return bringsMore
     }
 
     /// Writes what is outgoing. True when that was blocked before and is not any more.

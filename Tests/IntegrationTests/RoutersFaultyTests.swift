@@ -202,6 +202,27 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a router that does not read what it must be told is replaced, and the next one is told")
+        func unread() throws {
+            let folder = Folder()
+            let origin = try Origin.echo()
+            let environment = ["UNREAD": "\(folder.path)/first", "REMOTE": origin.address, "UNREAD_COUNT": "40"]
+            try withTProxy(
+                ["--router-timeout", "30"], router: Repository.python("unread.py"), environment: environment
+            ) { proxy in
+                let clients = try (0..<40).map { _ in try proxy.client("rewrite") }
+                try proxy.process.line(with: "has been asked all")
+                // More than its socket holds, though it may be asked when the first piece of each has come.
+                let large = try (0..<10).map { _ in try proxy.client(String(repeating: "\u{1}", count: 60_000)) }
+                let line = try proxy.process.line(with: "router 1 does not read")
+                let bytes = try #require(line.firstMatch(of: /(\d+) bytes wait for it that are no questions/)?.1)
+                #expect(try #require(Int(bytes)) > 1_048_576)
+                try proxy.process.line(with: "router 1 did not read")
+                for client in clients { #expect(try client.text() == "REWRITE\n") }
+                for client in large { #expect(try client.text() == "served") }
+            }
+        }
+
         @Test("a router that says hello and nothing else, and one that never says anything, at the first start")
         func silentStart() throws {
             let script = ScriptFile()
