@@ -38,7 +38,7 @@ extension IntegrationTests {
 
         @Test(
             "a router that is stuck for good is replaced, and nobody but who stops it loses by it",
-            arguments: ["time.sleep(1000)", "os.close(0); time.sleep(1000)", "exec('while True: pass')"])
+            arguments: ["time.sleep(1000)", "exec('while True: pass')"])
         func stuck(how: String) throws {
             let script = ScriptFile()
             try script.write(
@@ -53,6 +53,45 @@ extension IntegrationTests {
                 try proxy.process.line(with: "was asked and wrote nothing for 400 ms")
                 try served(proxy)
                 try Deadline(in: patience).until("one router") { proxy.routers(of: try proxy.worker()).count == 1 }
+            }
+        }
+
+        @Test(
+            "a router that closes its input is waited for, since its output is the same socket; one that closes both is not",
+            arguments: [
+                ("os.close(0)", "0.6", "was asked and wrote nothing for 600 ms"),
+                // Longer than anybody waits here: it is not this that ends it.
+                ("os.close(0); os.close(1)", "60", "closed its socket"),
+            ])
+        func closes(how: String, timeout: String, words: String) throws {
+            let script = ScriptFile()
+            let flag = "\(script.folder.path)/closed"
+            try script.write(
+                "served",
+                before: """
+                    if message["method"] == "proxy" and not os.path.exists("\(flag)"):
+                            open("\(flag)", "w").close()
+                            \(how)
+                            time.sleep(1000)
+                    """)
+            try withTProxy(["--router-timeout", timeout], router: script.command) { proxy in
+                let first = try #require(proxy.routers(of: try proxy.worker()).first)
+                try served(proxy)
+                try proxy.process.line(with: "router 1 \(words); 1 question was open, to be put to the next router")
+                try served(proxy)
+                try Deadline(in: patience).until("its end") { !Proc.isAlive(first) }
+            }
+        }
+
+        @Test("a router that has closed its input and reads by another name of the socket goes on")
+        func closesInputAlone() throws {
+            try withTProxy { proxy in
+                let first = proxy.routers(of: try proxy.worker())
+                for first in [#""do": "close input", "#, ""] {
+                    let client = try proxy.client("{\(first)" + #""answer": {"close": "served"}}"#)
+                    #expect(try client.text() == "served")
+                }
+                #expect(proxy.routers(of: try proxy.worker()) == first)
             }
         }
 

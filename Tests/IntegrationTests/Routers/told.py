@@ -10,6 +10,7 @@
 {"do": "exit"}                 the router ends
 {"do": "exit once", "file"}    it ends unless the file exists, which it makes first
 {"do": "end"}                  it closes its socket and goes on running
+{"do": "close input"}          it closes its standard input, then goes on: the socket has other names
 {"on_error": RESULT}           what proxy_error of this connection gets; {"on_error": "report"} reports the question
 
 TOLD_HELLO is the result of hello (JSON), or "bare" for a router that answers it with an error. TOLD_LOG is a file that
@@ -62,6 +63,8 @@ def proxy(id, question):
         if not os.path.exists(order["file"]):
             open(order["file"], "w").close()
             os._exit(1)
+    if what == "close input":
+        os.close(0)
     if what == "end":
         tproxy.shutdown(socket.SHUT_RDWR)
         for number in (0, 1):
