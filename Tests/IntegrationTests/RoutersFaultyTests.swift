@@ -36,6 +36,60 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a question is waited for as long as its router says, and one of which it says nothing is not")
+        func progress() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    text = message.get("params", {}).get("data")
+                        say = lambda **what: print(json.dumps({"jsonrpc": "2.0", **what}), flush=True)
+                        if text in ("slow\\n", "late\\n"):
+                            held = globals().setdefault("held", {})
+                            held[text] = message["id"]
+                            if text == "slow\\n":
+                                say(method="progress", params={"id": message["id"], "seconds": 60})
+                            continue
+                        if text == "now\\n":
+                            for name in ("late\\n", "slow\\n"):
+                                say(id=held[name], result={"close": "at last"})
+                    """)
+            try withTProxy(["--router-timeout", "0.6"], router: script.command) { proxy in
+                let slow = try proxy.client("slow")
+                let late = try proxy.client("late")
+                // One that answers others is not stuck.
+                try served(proxy)
+                #expect(try late.text() == "")
+                #expect(try proxy.access(late)["reason"] == "router_timeout")
+                try served(proxy, "now")
+                #expect(try slow.text() == "at last")
+                let line = try proxy.access(slow)
+                #expect(line["reason"] == "closed" && line.number("verdict_ms") > 600, "\(line)")
+                try Deadline(in: patience).until("the count") { try proxy.sum(.lateAnswers) == 1 }
+            }
+        }
+
+        @Test("no progress takes a question beyond the time for all questions of its client")
+        func progressWithoutEnd() throws {
+            let script = ScriptFile()
+            try script.write(
+                "served",
+                before: """
+                    if message.get("params", {}).get("data") == "slow\\n":
+                            print(json.dumps({"jsonrpc": "2.0", "method": "progress", "params": {"id": message["id"], "seconds": 60}}), flush=True)
+                            continue
+                    """)
+            try withTProxy(["--router-timeout", "0.4", "--verdict-timeout", "0.9"], router: script.command) { proxy in
+                let slow = try proxy.client("slow")
+                #expect(try slow.text() == "")
+                let line = try proxy.access(slow)
+                // Both end in the same moment.
+                #expect(["verdict_timeout", "router_timeout"].contains(line["reason"]), "\(line)")
+                #expect(line.number("duration_ms") > 800 && line.number("duration_ms") < 10_000, "\(line)")
+                try served(proxy)
+            }
+        }
+
         @Test(
             "a router that is stuck for good is replaced, and nobody but who stops it loses by it",
             arguments: ["time.sleep(1000)", "exec('while True: pass')"])
