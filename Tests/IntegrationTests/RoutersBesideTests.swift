@@ -1,3 +1,4 @@
+import Control
 import Foundation
 import Glibc
 import Testing
@@ -39,6 +40,32 @@ extension IntegrationTests {
             try withTProxy(["--canary-router", canary.command, "--canary", "0%"], router: main.command) {
                 (proxy) throws in
                 #expect(try answers(proxy, 10) == ["main"])
+            }
+        }
+
+        @Test("the canary's share are so many of the addresses, and one address goes the same way each time")
+        func share() throws {
+            let (main, canary) = (ScriptFile(), ScriptFile())
+            try main.write("main")
+            try canary.write("canary")
+            try withTProxy(["--canary-router", canary.command, "--canary", "30%"], router: main.command) { proxy in
+                try proxy.process.line(with: "1 (canary) is ready")
+                let hosts = (0..<200).map { UInt32(0x7f01_0000) + UInt32($0) &* 331 % 65_521 + 1 }
+                func answers() throws -> [String] {
+                    let clients = try hosts.map { host in
+                        let client = try Peer(port: proxy.port, from: host)
+                        try client.send("?\n")
+                        return client
+                    }
+                    return try clients.map { try $0.text() }
+                }
+                let first = try answers()
+                #expect(Set(first) == ["main", "canary"])
+                let count = first.count { $0 == "canary" }
+                // More than three standard deviations to each side.
+                #expect((40...80).contains(count), "\(count) of 200")
+                #expect(try answers() == first)
+                #expect(try proxy.sum(.canaryQuestions) == UInt64(2 * count) && proxy.sum(.canaryFailures) == 0)
             }
         }
 
@@ -125,6 +152,47 @@ extension IntegrationTests {
                     proxy.process.signal(SIGHUP)
                     for _ in 0..<10 { #expect(try answers(proxy, 3) == ["main"]) }
                 }
+            }
+        }
+
+        @Test("a shadow that has no room is left out, and what is asked, left out, different and failed is counted")
+        func shadowLeftOut() throws {
+            let (main, shadow) = (ScriptFile(), ScriptFile())
+            let (asked, go) = ("\(shadow.folder.path)/asked", "\(shadow.folder.path)/go")
+            try main.write("main")
+            try shadow.write(
+                "shadow", hello: #"{"protocol": 1, "methods": ["proxy"], "max_in_flight": 2}"#,
+                before: """
+                    if message["method"] == "proxy":
+                            open("\(asked)", "w").close()
+                            while not os.path.exists("\(go)"):
+                                time.sleep(0.01)
+                    """)
+            try withTProxy(["--shadow-router", shadow.command, "--router-timeout", "60"], router: main.command) {
+                proxy in
+                func expect(_ asked: UInt64, _ leftOut: UInt64, _ different: UInt64, _ failed: UInt64) throws {
+                    let counts = try [.shadowQuestions, .shadowsLeftOut, .shadowDifferences, .shadowFailures]
+                        .map { try proxy.sum($0) }
+                    #expect(counts == [asked, leftOut, different, failed])
+                }
+                try proxy.process.line(with: "(shadow) is ready")
+                // It answers nothing, and that is nobody's business.
+                #expect(try answers(proxy, 10) == ["main"])
+                try expect(2, 8, 0, 0)
+                _ = try shadow.folder.file("go")
+                try Deadline(in: patience).until("both differences") { try proxy.sum(.shadowDifferences) == 2 }
+                try expect(2, 8, 2, 0)
+                // It has room again; and what it has open when it dies has failed.
+                unlink(go)
+                unlink(asked)
+                #expect(try answers(proxy, 1) == ["main"])
+                try Deadline(in: patience).until("it is asked") { access(asked, F_OK) == 0 }
+                let worker = try proxy.worker()
+                let router = try #require(
+                    proxy.routers(of: worker).first { try Proc.text("\($0)/cmdline").contains(shadow.path) })
+                kill(router, SIGKILL)
+                try Deadline(in: patience).until("its failure") { try proxy.sum(.shadowFailures) == 1 }
+                try expect(3, 8, 2, 1)
             }
         }
     }

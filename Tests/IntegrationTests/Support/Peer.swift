@@ -20,12 +20,15 @@ final class Peer: @unchecked Sendable {
 
     deinit { close() }
 
-    /// Connects to a port of 127.0.0.1.
-    convenience init(port: UInt16, receiveBuffer: Int32? = nil) throws {
+    /// Connects to a port of 127.0.0.1, from there or from another address of the loopback network.
+    convenience init(port: UInt16, from host: UInt32? = nil, receiveBuffer: Int32? = nil) throws {
         let raw = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard raw >= 0 else { throw Failure("socket: \(String(cString: strerror(errno)))") }
         if var size = receiveBuffer { setsockopt(raw, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(4)) }
         self.init(owning: raw)
+        if let host, withAddress(host: host, port: 0, { bind(raw, $0, $1) }) != 0 {
+            throw Failure("bind: \(String(cString: strerror(errno)))")
+        }
         try withAddress(port: port) { try finishConnecting(connect(raw, $0, $1)) }
     }
 
@@ -180,11 +183,13 @@ func shown(_ bytes: [UInt8]) -> String {
     String(decoding: bytes.prefix(200), as: UTF8.self).debugDescription + (bytes.count > 200 ? "…" : "")
 }
 
-func withAddress<R>(port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) throws -> R) rethrows -> R {
+func withAddress<R>(
+    host: UInt32 = 0x7f00_0001, port: UInt16, _ body: (UnsafePointer<sockaddr>, socklen_t) throws -> R
+) rethrows -> R {
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = port.bigEndian
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    address.sin_addr.s_addr = host.bigEndian
     return try withUnsafePointer(to: &address) {
         try $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
             try body($0, socklen_t(MemoryLayout<sockaddr_in>.size))
