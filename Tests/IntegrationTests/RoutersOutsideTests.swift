@@ -61,17 +61,20 @@ extension IntegrationTests {
                 let origin = try Origin()
                 let client = try proxy.client(#"{"remote": "\#(origin.address)"}"#)
                 let server = try origin.accept()
-                let hung = try (0..<5).map { _ in try proxy.client(#"{"do": "hang"}"#) }
-                _ = try proxy.client(#"{"close": "x"}"#).text()
+                try server.expect(#"{"remote": "\#(origin.address)"}"# + "\n")
+                let hung = try (0..<5).map { _ in try proxy.client(#"{"do": "hang at first", "close": "pid replay"}"#) }
+                // All have been asked when one that comes after them has its answer.
+                let last = try proxy.client(#"{"close": "replay"}"#)
+                #expect(try last.text() == "0")
                 if let pid = first?.pid { kill(pid, SIGKILL) }
                 first = nil
-                try proxy.process.line(with: "closed its socket")
-                let waiting = try proxy.client(#"{"close": "pid"}"#)
+                try proxy.process.line(with: "closed its socket; 5 questions were open, to be put to the next router")
+                let waiting = try proxy.client(#"{"close": "pid replay"}"#)
                 let second = try router(path)
-                #expect(try waiting.text() == "\(second.pid)")
+                #expect(try waiting.text() == "\(second.pid) 0")
+                for one in hung { #expect(try one.text() == "\(second.pid) 1") }
                 try client.send("still here")
-                _ = server
-                for one in hung { one.close() }
+                try server.expect("still here")
             }
         }
 

@@ -1,7 +1,8 @@
 """A router that somebody else runs: it listens on the Unix socket argv[1] and serves everybody who connects.
 
-`{"do": "hang"}` gets no answer, `{"do": "exit"}` ends the process, any other line is the JSON of the verdict; `pid` in a close
-is replaced by the process id, `count` by how many have connected so far. As argv[2] the user that it changes to first. With
+`{"do": "hang"}` gets no answer, `{"do": "hang at first"}` none until it is asked again, `{"do": "exit"}` ends the process, any other
+line is the JSON of the verdict; `pid` in a close is replaced by the process id, `count` by how many have connected so far,
+`replay` by that of the question. As argv[2] the user that it changes to first. With
 LISTENING_EVENT it wants that event, and closes with its name when it comes.
 """
 
@@ -34,10 +35,13 @@ def serve(connection):
             result = json.loads(message["params"]["data"])
             if result.get("do") == "exit":
                 os._exit(1)
-            if result.get("do") == "hang":
+            replay = message["params"]["replay"]
+            what = result.pop("do", None)
+            if what == "hang" or what == "hang at first" and replay == 0:
                 continue
-            if "close" in result:
-                result["close"] = result["close"].replace("pid", str(os.getpid())).replace("count", str(count))
+            for word, value in (("pid", os.getpid()), ("count", count), ("replay", replay)):
+                if "close" in result:
+                    result["close"] = result["close"].replace(word, str(value))
         else:
             continue
         connection.sendall(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}).encode() + b"\n")
