@@ -1,7 +1,7 @@
 """A router that answers all its questions at once and ends; those that come after it answer `again`.
 
-PARTING_COUNT questions are waited for, and the file PARTING/go. PARTING_LINES answers are in one write, the one in the middle of
-them is the file PASSED, whose descriptor comes with the write; the others close with `said`.
+PARTING_COUNT questions are waited for, and the file PARTING/go. Of each PARTING_LINES answers the one in the middle is the file
+PASSED, whose descriptor comes with it in a write of its own; the others close with `said`, in one write before and one behind it.
 """
 
 import json
@@ -24,10 +24,11 @@ def part():
     while not os.path.exists(folder + "/go"):
         time.sleep(0.01)
     for start in range(0, count, lines):
+        middle = start + lines // 2
         file = os.open(os.environ["PASSED"], os.O_RDONLY)
-        piece = [answer(id, {"close": "said"}) for id in asked[start:start + lines]]
-        piece[lines // 2] = answer(asked[start + lines // 2], {"file": file, "attached": True})
-        socket.send_fds(tproxy, [b"".join(piece)], [file])
+        tproxy.sendall(b"".join(answer(id, {"close": "said"}) for id in asked[start:middle]))
+        socket.send_fds(tproxy, [answer(asked[middle], {"file": file, "attached": True})], [file])
+        tproxy.sendall(b"".join(answer(id, {"close": "said"}) for id in asked[middle + 1:start + lines]))
     os._exit(0)
 
 
