@@ -14,6 +14,8 @@ enum CloseReason: String, CaseIterable, Sendable {
     case clientTruncated = "client_truncated"
     /// The remote reset the connection or vanished.
     case remoteReset = "remote_reset"
+    /// A remote's TLS stream ended without close_notify: nobody knows whether it was whole.
+    case remoteTruncated = "remote_truncated"
     /// The router's verdict was to close, perhaps with bytes.
     case closed
     /// The router's verdict was to close with a reset.

@@ -1154,7 +1154,11 @@ struct Relaying: ~Copyable {
         _ around: inout Surroundings
     ) -> Phase {
         let name = facts.remote.map { "\($0)" } ?? "the remote"
-        let failure = RemoteFailure(kind: kind, message: "\(name): \(why)", errno: error, remote: facts.remote)
+        // A reset that was taken note of looks like an end to whoever reads on.
+        let wasReset = if case .reset = deafness { true } else { false }
+        let failure = RemoteFailure(
+            kind: kind, message: "\(name): \(why)", errno: error, remote: facts.remote,
+            isTruncation: !wasReset && remote.failure?.isTruncation == true)
         // It must not take what it got for the whole, should it still listen.
         remote.resetOnClose()
         if facts.bytesToClient > facts.toldBefore, byReset {

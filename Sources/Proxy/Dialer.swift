@@ -14,6 +14,8 @@ struct RemoteFailure {
     var errno: Errno?
     var remote: Endpoint?
     var attempts: [ErrorQuestion.Attempt] = []
+    /// A reset is what it comes to, and not what came.
+    var isTruncation = false
 
     /// The close reason when nobody answers the failure with something else.
     var closeReason: CloseReason {
@@ -25,7 +27,7 @@ struct RemoteFailure {
         case .tls: .remoteTLS
         case .connectFailed: .connectFailed
         case .loop: .loop
-        case .reset: .remoteReset
+        case .reset: isTruncation ? .remoteTruncated : .remoteReset
         case .file: .fileFailed
         }
     }

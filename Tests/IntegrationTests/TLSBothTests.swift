@@ -63,7 +63,7 @@ extension IntegrationTests {
                 try client.end()
                 let seen = Seen.of(client.lines).last
                 #expect(seen?.all == "" && seen?.ending == "reset", "\(String(describing: seen))")
-                #expect(try proxy.accesses(1)[0]["reason"] == "remote_reset")
+                #expect(try proxy.accesses(1)[0]["reason"] == (end == "fin" ? "remote_truncated" : "remote_reset"))
             }
         }
 

@@ -367,7 +367,7 @@ extension IntegrationTests {
                 let client = try client(proxy, trusting(server.named))
                 let (bytes, ending) = try client.drain()
                 #expect(ending == .reset && "part".hasPrefix(String(decoding: bytes, as: UTF8.self)), "\(ending)")
-                #expect(try proxy.access(client)["reason"] == "remote_reset")
+                #expect(try proxy.access(client)["reason"] == "remote_truncated")
             }
         }
 
