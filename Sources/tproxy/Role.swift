@@ -68,6 +68,8 @@ enum Role {
 
     private static func serve(_ settings: Settings, _ launch: Launch, _ identity: UserIdentity?) -> Int32 {
         if settings.daemon, launch.origin == nil {
+            // The daemon is wanted even if nobody reads what is said of it.
+            Signals.ignore([.brokenPipe])
             if let warning = DaemonStart.warning(settings) { say("tproxy: \(warning)", to: STDERR_FILENO) }
             let outcome = DaemonStart.run(settings, launch)
             if let complaint = outcome.complaint { say("tproxy: \(complaint)", to: STDERR_FILENO) }

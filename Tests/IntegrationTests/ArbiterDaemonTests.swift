@@ -100,6 +100,19 @@ extension IntegrationTests {
             try Deadline(in: patience).until("its end") { !Proc.isAlive(pid) }
         }
 
+        @Test("a daemon is started even if nobody reads the warning")
+        func unreadWarning() throws {
+            let nobodyReads = """
+                import os, subprocess, sys
+                reader, writer = os.pipe()
+                os.close(reader)
+                sys.exit(subprocess.run(sys.argv[1:], stderr=writer).returncode)
+                """
+            let daemon = try Daemon(["--log-file", "-"], prefix: ["python3", "-c", nobodyReads])
+            #expect(Proc.isAlive(daemon.pid))
+            try daemon.end()
+        }
+
         @Test("when the shell's command is interrupted before it is ready, nothing stays behind")
         func interrupted() throws {
             let folder = Folder()
