@@ -2,9 +2,7 @@
 // arbiter passes the line on to the others.
 
 import Addressing
-import Config
 import Control
-import Linux
 import Logging
 import Logs
 import Reactor

@@ -8,7 +8,6 @@ import Linux
 import Logging
 import Logs
 import Reactor
-import RouterProtocol
 
 extension Worker {
     // MARK: All roles
