@@ -328,7 +328,9 @@ extension Routers {
         }
         if anyHolder == nil, nobodySince == nil { nobodySince = now }
         finish(router, end, now)
-        replace(seat, inTrial: inTrial, now)
+        if let pause = replace(seat, inTrial: inTrial, now) {
+            actions.append(.note(.restartLater(milliseconds: pause)))
+        }
     }
 
     /// Routers have answered questions of late.
@@ -354,30 +356,31 @@ extension Routers {
             actions.append(.bootFailed(end))
             return
         }
+        let pause = replace(seat, now)
         // Somebody else's router may be away for long: the log need not say so at every try.
         let failures = seats[seat].failures
         if limits.kind == .process || failures & (failures - 1) == 0 {
-            actions.append(.note(.failedToStart(router, end)))
+            actions.append(.note(.failedToStart(router, end, next: pause)))
         }
         if seats[seat].isReload {
             seats[seat].isReload = false
             reloadFailed(end)
         }
-        replace(seat, now)
     }
 
-    /// Sees to it that a router comes, unless there is one, one is coming, or nobody needs one.
-    private mutating func replace(_ seat: Int, inTrial: Bool = false, _ now: Int64) {
+    /// Sees to it that a router comes, unless there is one, one is coming, or nobody needs one. The pause before that, for the log,
+    /// if it is one of a process.
+    private mutating func replace(_ seat: Int, inTrial: Bool = false, _ now: Int64) -> Int64? {
         guard seats[seat].holder == nil, seats[seat].coming == nil,
             phase == .running || (phase == .draining && openCount > 0)
-        else { return }
+        else { return nil }
         // The first at once, the second after the shortest delay, and each further one after twice the time.
         let failures = seats[seat].failures
         var delay = failures < 2 ? 0 : limits.restartDelayMinMilliseconds
         for _ in 0..<min(max(0, failures - 2), 32) where delay < limits.restartDelayMaxMilliseconds { delay &*= 2 }
         delay = min(delay, inTrial ? limits.restartDelayMinMilliseconds : limits.restartDelayMaxMilliseconds)
-        if delay > 0, limits.kind == .process { actions.append(.note(.restartLater(milliseconds: delay))) }
         seats[seat].restartAt = now &+ delay
+        return delay > 0 && limits.kind == .process ? delay : nil
     }
 
     /// Starts the routers whose time has come, if there is a place for them. If there is none, those that are leaving are hurried.

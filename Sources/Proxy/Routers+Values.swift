@@ -235,7 +235,8 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
     case lost(RouterID, RouterEnd, open: Int, replayed: Int)
     /// The new generation of a reload is gone before it has proved itself. The old router, if it is still there, decides again.
     case undone(RouterID, RouterEnd, old: RouterID?, open: Int, replayed: Int)
-    case failedToStart(RouterID, RouterEnd)
+    /// The pause before the next try, if there is one and it is worth a word.
+    case failedToStart(RouterID, RouterEnd, next: Int64?)
     case restartLater(milliseconds: Int64)
     /// A router that was told to leave, or had to, is gone.
     case left(RouterID, RouterEnd)
@@ -261,7 +262,8 @@ enum RouterNote: Equatable, Sendable, BitwiseCopyable, CustomStringConvertible {
         case .undone(let router, let end, let old, let open, let replayed):
             "the new router \(router) \(end) before it had proved itself; "
                 + (old.map { "router \($0) decides again; " } ?? "") + Self.fate(open, replayed)
-        case .failedToStart(let router, let end): "router \(router) did not come up: it \(end)"
+        case .failedToStart(let router, let end, let next):
+            "router \(router) did not come up: it \(end)" + (next.map { "; next try in \($0) ms" } ?? "")
         case .restartLater(let milliseconds): "next try to start a router in \(milliseconds) ms"
         case .left(let router, let end): "router \(router) left: it \(end)"
         case .tookTooLong(let router, .terminate): "router \(router) did not leave when told to: TERM"

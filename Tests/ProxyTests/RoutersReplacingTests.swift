@@ -107,6 +107,20 @@ struct RoutersReplacingTests {
         #expect(desk.routers.openCount == 1)
     }
 
+    @Test("a start that fails is one line of the log, with the pause before the next one")
+    func failedStarts() {
+        let desk = Desk.ready()
+        desk.routers.died(r(1), .exited(1), now: desk.now)
+        _ = (desk.take(), desk.takeNotes())
+        for (router, pause): (UInt64, Int64) in [(2, 100), (3, 200), (4, 400)] {
+            desk.routers.died(r(router), .exited(2), now: desk.now)
+            #expect(desk.takeNotes() == [.failedToStart(r(router), .exited(2), next: pause)])
+            desk.pass(pause)
+            #expect(desk.take().contains(spawn(router + 1)))
+            _ = desk.takeNotes()
+        }
+    }
+
     @Test("the first restart comes at once, the next ones after 100 ms doubled up to 5 s, until an answer has come")
     func backOff() {
         let desk = Desk.ready()
@@ -123,9 +137,9 @@ struct RoutersReplacingTests {
                 desk.pass(1)
                 #expect(desk.take() == [spawn(router)])
             }
+            // Which is not enough.
+            desk.routers.greeted(r(router), RouterAbilities(), now: desk.now)
         }
-        // A greeting is not enough.
-        desk.routers.greeted(r(router), RouterAbilities(), now: desk.now)
         desk.ask(1)
         _ = desk.take()
         desk.settle(r(router), 2)
