@@ -56,6 +56,15 @@ import Testing
         #expect(rig.reason == .inactivityTimeout)
     }
 
+    /// Lets happen again what is to come to this: loopback delivers at once, on a busy machine a moment later.
+    private func until(_ isSo: () -> Bool) {
+        for _ in 0..<1000 {
+            if isSo() { return }
+            _ = poll(nil, 0, 1)
+        }
+        Issue.record("it does not come to that")
+    }
+
     /// What a client sends until one turn cannot drop it all.
     private func pour(_ rig: Rig) {
         let chunk = String(repeating: "z", count: 262_144)
@@ -87,9 +96,11 @@ import Testing
         #expect(rig.clientReads() == "the answer")
         rig.end(remote.raw)
         rig.clientEnds()
-        _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
-        _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
-        #expect(rig.closeReason == .done)
+        until {
+            _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
+            _ = rig.handle(.ready(.remote, [.readable, .peerEnded]))
+            return rig.closeReason == .done
+        }
     }
 
     @Test("a remote that is gone leaves nothing to drop for, while the client does not take what it has said")
@@ -100,18 +111,15 @@ import Testing
         let rewriter = try rig.rewriterDials(.toRemote)
         _ = end(rig, .toRemote, rewriter)
         // As much as the client's socket takes, and more.
-        var quiet = 0
-        while quiet < 3 {
-            let before = rig.facts.bytesToClient
+        var room = pollfd(fd: raw, events: Int16(POLLOUT), revents: 0)
+        repeat {
             rig.write(raw, String(repeating: "a", count: 262_144))
             while rig.handle(.ready(.remote, .readable)).moreToDo {}
-            quiet = rig.facts.bytesToClient == before ? quiet + 1 : 0
-        }
+        } while poll(&room, 1, 50) > 0
         pour(rig)
         Socket.resetOnClose(raw)
         remote = nil
-        let effects = rig.handle(.ready(.remote, [.readable, .writable, .peerEnded, .hangUp, .error]))
-        #expect(!effects.moreToDo)
+        until { !rig.handle(.ready(.remote, [.readable, .writable, .peerEnded, .hangUp, .error])).moreToDo }
         #expect(rig.closeReason == nil)
         rig.clientSends("z")
         #expect(!rig.handle(.ready(.client, .readable)).moreToDo)
