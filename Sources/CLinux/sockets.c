@@ -3,6 +3,8 @@
 #include "CLinux.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -77,7 +79,16 @@ int tp_take_descriptor(pid_t process, int number)
     return taken;
 }
 
-int tp_peer_user(int socket, uid_t *user) {
+int tp_open_beneath(int folder, const char *path, int flags)
+{
+    // struct open_how of linux/openat2.h, which older headers lack.
+    struct { uint64_t flags, mode, resolve; } how = {
+        .flags = (uint64_t)(flags | O_CLOEXEC), .resolve = 0x08 /* RESOLVE_BENEATH */ | 0x02 /* RESOLVE_NO_MAGICLINKS */};
+    return (int)syscall(437 /* openat2(2) */, folder, path, &how, sizeof how);
+}
+
+int tp_peer_user(int socket, uid_t *user)
+{
     struct ucred credentials;
     socklen_t length = sizeof credentials;
     if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return -1;

@@ -32,6 +32,7 @@ public enum OptionName: String, Sendable, CaseIterable {
     case gracefulTimeout = "graceful-timeout"
     case silence
     case fallback
+    case fileRoot = "file-root"
     case daemon
     case pid
     case user
@@ -92,6 +93,7 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .timeout, .verdictTimeout, .routerTimeout, .connectTimeout, .gracefulTimeout: "seconds"
         case .silence: "milliseconds"
         case .name: "name"
+        case .fileRoot: "folder"
         case .maxInitialBytes: "bytes"
         case .config, .pid, .logFile, .logConfig, .accessLog, .sslCACerts: "file"
         case .daemon: ""
@@ -106,8 +108,8 @@ public enum OptionName: String, Sendable, CaseIterable {
     /// Its default as it would be written, nil when there is none.
     public var standard: String? {
         switch self {
-        case .config, .router, .reload, .shadowRouter, .canaryRouter, .fallback, .daemon, .pid, .user, .group,
-            .umask, .logConfig, .accessLog, .sslCertfile, .sslKeyfile, .sslCACerts, .sslCiphers, .sslALPN:
+        case .config, .router, .reload, .shadowRouter, .canaryRouter, .fallback, .fileRoot, .daemon, .pid, .user,
+            .group, .umask, .logConfig, .accessLog, .sslCertfile, .sslKeyfile, .sslCACerts, .sslCiphers, .sslALPN:
             nil
         case .sslCertReqs: String(CertificateRequirement.none.rawValue)
         case .sslMinVersion: TLSVersion.tls12.rawValue
@@ -166,6 +168,7 @@ public enum OptionName: String, Sendable, CaseIterable {
         case .gracefulTimeout: "What TERM and INT leave to open connections; QUIT has no limit."
         case .silence: "Tell a router that asked for it when a client has said nothing for so long."
         case .fallback: "Where connections go that get no verdict: no router, too late, overload, router error."
+        case .fileRoot: "Files that verdicts name by path are below this folder, and none outside can be sent."
         case .daemon: "Go to the background once the workers are ready; a start that fails is told before."
         case .pid: "Write the arbiter's process id here; the file is removed at the end."
         case .user: "Workers and routers run as this user, a name or a number."

@@ -97,6 +97,8 @@ public struct Settings: Sendable, Equatable {
     public var silenceMilliseconds = Limits.silenceMillisecondsDefault
     /// Where a connection goes that no verdict was found for: no router, deadline, overload, router error.
     public var fallback: Endpoint?
+    /// The folder that files of verdicts are in; nil: anywhere.
+    public var fileRoot: String?
     /// Whether to go to the background (`-D`).
     public var daemon = false
     /// Where the arbiter's process id is written (`-p`).

@@ -98,6 +98,7 @@ public struct SettingsReader {
         settings.silenceMilliseconds =
             try number(.silence, 1...Limits.timeoutMillisecondsMax) ?? settings.silenceMilliseconds
         settings.fallback = try fallback()
+        settings.fileRoot = try path(.fileRoot, allowed: "expected a folder")
         try process(&settings)
         try logs(&settings)
         return settings

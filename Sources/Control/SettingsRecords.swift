@@ -44,7 +44,10 @@ extension Settings {
 
     /// What may be absent.
     private static var texts: [(key: String, path: WritableKeyPath<Settings, String?>)] {
-        [("pidFile", \.pidFile), ("user", \.user), ("group", \.group), ("accessLog", \.accessLog)]
+        [
+            ("pidFile", \.pidFile), ("user", \.user), ("group", \.group), ("accessLog", \.accessLog),
+            ("fileRoot", \.fileRoot),
+        ]
     }
 
     /// Everything, as records.

@@ -1,4 +1,4 @@
-// Pipes, the files they move, and the calls that move bytes without copying them through our memory.
+// Pipes, and the calls that move bytes without copying them through our memory.
 
 import CLinux
 import Glibc
@@ -54,52 +54,5 @@ public enum Splice {
         let result = try transfer { sendfile(socket, raw, &position, count) }
         offset = UInt64(clamping: position)
         return result
-    }
-}
-
-/// A regular file, opened with care: no FIFO, device or socket ever blocks or is answered with.
-public struct RegularFile: ~Copyable {
-    public let descriptor: Descriptor
-    /// Its size in bytes when it was opened.
-    public let size: UInt64
-
-    /// Why a file is not sent.
-    public enum Failure: Error, Equatable, Sendable {
-        case system(Errno)
-        case notRegular
-    }
-
-    /// Opens a file for reading. The C functions are `open` (with O_NONBLOCK, so that a FIFO cannot hold us) and `fstat`.
-    public init(path: String) throws(Failure) {
-        let raw = path.withCString { Glibc.open($0, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY) }
-        guard raw >= 0 else { throw .system(currentErrno()) }
-        try self.init(Descriptor(owning: raw))
-    }
-
-    /// Takes over an open file; anything but a regular file is refused and closed. The C function is `fstat`.
-    public init(_ descriptor: consuming Descriptor) throws(Failure) {
-        var status = stat()
-        guard fstat(descriptor.raw, &status) == 0 else { throw .system(currentErrno()) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw .notRegular }
-        self.descriptor = descriptor
-        size = UInt64(clamping: status.st_size)
-    }
-
-    /// All bytes in one piece of memory, of which no copies are left behind; EFBIG for more than `bytesMax`. The C function
-    /// is `pread`.
-    public func contents(bytesMax: Int) throws(Failure) -> [UInt8] {
-        do throws(Errno) {
-            return try SharedMemory.wholeContents(of: descriptor.raw, bytesMax: bytesMax)
-        } catch {
-            throw .system(error)
-        }
-    }
-
-    /// Reads a part of it. The C function is `pread`.
-    public borrowing func read(
-        into memory: UnsafeMutableRawPointer, count: Int, at offset: UInt64
-    ) throws(Errno) -> Transfer {
-        let raw = descriptor.raw
-        return try transfer { pread(raw, memory, count, off_t(clamping: offset)) }
     }
 }

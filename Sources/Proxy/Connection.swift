@@ -514,7 +514,7 @@ struct Routing: ~Copyable {
                 return undecided(.fileFailed, &facts, &around)
             }
             do throws(RegularFile.Failure) {
-                let file = try RegularFile(path: path)
+                let file = try around.open(path)
                 return Finishing.send(file, verdict, client, outgoing.take(), &facts, &around)
             } catch {
                 let failure = RemoteFailure(file: error, name: path)

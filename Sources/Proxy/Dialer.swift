@@ -37,6 +37,8 @@ extension RemoteFailure {
     /// A file that cannot be sent.
     init(file error: RegularFile.Failure, name: String) {
         switch error {
+        case .system(.improperLink):
+            self.init(kind: .file, message: "file \(name): leads out of --file-root", errno: .improperLink)
         case .system(let errno): self.init(kind: .file, message: "file \(name): \(errno)", errno: errno)
         case .notRegular: self.init(kind: .file, message: "file \(name): not a regular file")
         }

@@ -65,6 +65,8 @@ struct Surroundings: ~Copyable {
     /// What the router that decides wants to be asked about besides bytes.
     var wantedEvents = EventSet()
     let settings: Settings
+    /// Where files of verdicts are, when `--file-root` says so.
+    var fileRoot: RootFolder?
     /// TLS towards remotes, by the arguments that verdicts have given.
     let remoteTLS = RemoteTLSCache()
     /// Where this tproxy listens: a remote among these would be ourselves.
@@ -76,6 +78,14 @@ struct Surroundings: ~Copyable {
 
     /// The same in milliseconds, as deadlines are given.
     var now: Int64 { nowMicroseconds / 1000 }
+
+    /// Opens the file that a verdict names.
+    func open(_ path: String) throws(RegularFile.Failure) -> RegularFile {
+        switch fileRoot {
+        case .some(let folder): try RegularFile(path: path, below: folder)
+        case .none: try RegularFile(path: path)
+        }
+    }
 
     /// Begins TLS with a remote.
     func session(

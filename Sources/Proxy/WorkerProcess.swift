@@ -47,6 +47,7 @@ public enum WorkerProcess {
             guard openAccessLog(of: worker, settings, control) else { return bootFailureStatus }
             // The logs are open, no router runs yet, and there is one thread.
             if let identity, !become(identity, isHidden: holdsKeys, control) { return bootFailureStatus }
+            guard openFileRoot(of: worker, settings, control) else { return bootFailureStatus }
             return try worker.run()
         } catch {
             log.critical("the worker cannot go on: \(error)")
@@ -85,6 +86,17 @@ public enum WorkerProcess {
             return true
         } catch {
             complain(control, "the access log \(path) cannot be opened: \(error)")
+            return false
+        }
+    }
+
+    private static func openFileRoot(of worker: Worker, _ settings: Settings, _ control: Int32) -> Bool {
+        guard let path = settings.fileRoot else { return true }
+        do throws(Errno) {
+            worker.around.fileRoot = try RootFolder(path: path)
+            return true
+        } catch {
+            complain(control, "the folder of --file-root, \(path), cannot be used: \(error)")
             return false
         }
     }

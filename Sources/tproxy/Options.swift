@@ -97,6 +97,7 @@ struct Command: ParsableCommand {
         String?
     @Option(name: names(.silence), parsing: .unconditional, help: help(.silence)) var silence: String?
     @Option(name: names(.fallback), parsing: .unconditional, help: help(.fallback)) var fallback: String?
+    @Option(name: names(.fileRoot), parsing: .unconditional, help: help(.fileRoot)) var fileRoot: String?
     @Flag(name: names(.daemon), help: help(.daemon)) var daemon = false
     @Option(name: names(.pid), parsing: .unconditional, help: help(.pid)) var pid: String?
     @Option(name: names(.user), parsing: .unconditional, help: help(.user)) var user: String?
@@ -117,8 +118,9 @@ struct Command: ParsableCommand {
             (.workerConnections, workerConnections),
             (.timeout, timeout), (.name, name), (.maxInitialBytes, maxInitialBytes),
             (.verdictTimeout, verdictTimeout), (.routerTimeout, routerTimeout), (.connectTimeout, connectTimeout),
-            (.gracefulTimeout, gracefulTimeout), (.silence, silence), (.fallback, fallback), (.pid, pid),
-            (.user, user), (.group, group), (.umask, umask), (.logFile, logFile), (.logLevel, logLevel),
+            (.gracefulTimeout, gracefulTimeout), (.silence, silence), (.fallback, fallback),
+            (.fileRoot, fileRoot), (.pid, pid), (.user, user), (.group, group), (.umask, umask), (.logFile, logFile),
+            (.logLevel, logLevel),
             (.logConfig, logConfig), (.logFormat, logFormat), (.accessLog, accessLog),
             (.sslCACerts, sslCACerts), (.sslCertReqs, sslCertReqs), (.sslCiphers, sslCiphers),
             (.sslMinVersion, sslMinVersion), (.sslALPN, sslALPN),

@@ -30,6 +30,7 @@ struct InheritanceTests {
         settings.gracefulTimeoutMilliseconds = 0
         settings.silenceMilliseconds = 20
         settings.fallback = Endpoint("[::1]:81")
+        settings.fileRoot = "/srv/files"
         settings.logFile = "/tmp/a log"
         settings.logLevel = .debug
         settings.hasExplicitBinds = true

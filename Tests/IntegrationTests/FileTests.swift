@@ -117,6 +117,43 @@ extension IntegrationTests {
             }
         }
 
+        @Test("with --file-root no path leads out of that folder, neither by dots nor by links")
+        func fileRoot() throws {
+            let (folder, outside) = (Folder(), Folder())
+            let secret = try outside.file("secret", "secret\n")
+            _ = try folder.file("file", "inside\n")
+            mkdir("\(folder.path)/sub", 0o700)
+            symlink("../file", "\(folder.path)/sub/link")
+            symlink(outside.path, "\(folder.path)/away")
+            symlink(secret, "\(folder.path)/out")
+            symlink("/proc/self/cwd", "\(folder.path)/magic")
+            try withTProxy(["--file-root", folder.path]) { proxy in
+                func ask(_ path: String) throws -> String {
+                    let order = #"{"answer": {"file": "\#(path)"}, "on_error": "report"}"#
+                    let client = try proxy.client(order)
+                    return try client.text()
+                }
+                // As a URL has it, too.
+                for path in ["file", "/file", "sub/link", "sub/../file", "//sub//link"] {
+                    #expect(try ask(path) == "inside\n", "\(path)")
+                }
+                let away = "../" + (outside.path as NSString).lastPathComponent + "/secret"
+                for path in [
+                    away, "/" + away, "sub/../" + away, "away/secret", "out", secret, "..", "/", "sub", "magic/x",
+                ] {
+                    let answer = try ask(path)
+                    #expect(answer.contains("file \(path): "), "\(path): \(answer)")
+                }
+                #expect(try ask(away).contains("leads out of --file-root"))
+            }
+            let (status, text) = try Subprocess.run(
+                [
+                    Repository.binary, "--router", Repository.python("told.py"), "-b", "127.0.0.1:0", "--file-root",
+                    secret,
+                ])
+            #expect(status == 3 && text.contains("--file-root, \(secret), cannot be used: Not a directory"), "\(text)")
+        }
+
         @Test("descriptors passed along are taken in order, and none is left open")
         func passed() throws {
             let folder = Folder()

@@ -51,6 +51,7 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
         case .canary: "0.5%"
         case .bind: "unix:/run/x"
         case .fallback: "127.0.0.1:1"
+        case .fileRoot: "/srv"
         case .name, .pid, .user, .group, .logFile, .accessLog, .sslCertfile, .sslKeyfile, .sslCACerts: "x"
         case .sslCertReqs: "2"
         case .sslCiphers: "ECDHE+AESGCM"

@@ -49,6 +49,10 @@ int tp_peer_user(int socket, uid_t *user);
 // A copy of another process's descriptor (pidfd_getfd(2)), close-on-exec; -1 and errno.
 int tp_take_descriptor(pid_t process, int number);
 
+// Opens a file that lies below a folder, whatever links and dots are in its path (openat2(2), RESOLVE_BENEATH). The
+// descriptor, close-on-exec, or -1 and errno.
+int tp_open_beneath(int folder, const char *path, int flags);
+
 // fcntl(2) and splice(2), whose names need _GNU_SOURCE.
 enum { TP_F_SETPIPE_SZ = 1031, TP_F_GETPIPE_SZ = 1032 };
 enum { TP_SPLICE_F_MOVE = 1, TP_SPLICE_F_NONBLOCK = 2 };
