@@ -53,9 +53,9 @@ public struct AccessLog: ~Copyable {
     private var text = LineText()
     private let format: LogFormat
 
-    /// Opens the log for appending; `-` is standard error.
-    public init(path: String, format: LogFormat = .text) throws(Errno) {
-        output = try LineOutput(path: path, capacity: Limits.accessBufferBytes)
+    /// Opens the log for appending; `-` is standard error. `readerMayBeAway`: a FIFO that nobody reads now will do.
+    public init(path: String, format: LogFormat = .text, readerMayBeAway: Bool = false) throws(Errno) {
+        output = try LineOutput(path: path, capacity: Limits.accessBufferBytes, readerMayBeAway: readerMayBeAway)
         self.format = format
     }
 

@@ -34,10 +34,11 @@ public struct LineOutput: ~Copyable {
     private var isTorn = false
     private var loss: Loss?
 
-    /// Opens a log; `-` is standard error. At most `capacity` bytes wait to be written.
-    public init(path: String, capacity: Int) throws(Errno) {
+    /// Opens a log; `-` is standard error. At most `capacity` bytes wait to be written. `readerMayBeAway`: a FIFO that nobody reads
+    /// now will do.
+    public init(path: String, capacity: Int, readerMayBeAway: Bool = false) throws(Errno) {
         (self.path, self.capacity) = (path, capacity)
-        let opened = try Self.open(path)
+        let opened = try Self.open(path, readerMayBeAway: readerMayBeAway)
         way = opened.way
         descriptor = opened.take()
         buffer.reserveCapacity(capacity)
@@ -134,9 +135,13 @@ public struct LineOutput: ~Copyable {
 
     private static let flags = O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY
 
-    private static func open(_ path: String) throws(Errno) -> Opened {
+    private static func open(_ path: String, readerMayBeAway: Bool = false) throws(Errno) -> Opened {
         guard path == "-" else {
-            let raw = unsafe path.withCString { unsafe Glibc.open($0, flags | O_CREAT, 0o644) }
+            var raw = unsafe path.withCString { unsafe Glibc.open($0, flags | O_CREAT, 0o644) }
+            // Whoever reads and writes a FIFO waits for nobody (fifo(7)): what is written stays in it until somebody reads.
+            if raw < 0, errno == ENXIO, readerMayBeAway {
+                raw = unsafe path.withCString { unsafe Glibc.open($0, flags & ~O_WRONLY | O_RDWR) }
+            }
             guard raw >= 0 else { throw Errno(rawValue: errno) }
             return Opened(descriptor: Descriptor(owning: raw), way: .plain)
         }

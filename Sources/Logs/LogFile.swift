@@ -22,17 +22,17 @@ public final class LogFile: Sendable {
     private let format: LogFormat
     private let pid = getpid()
 
-    /// Opens a log for appending; `-` is standard error.
-    public init(path: String, format: LogFormat = .text) throws(Errno) {
+    /// Opens a log for appending; `-` is standard error. `readerMayBeAway`: a FIFO that nobody reads now will do.
+    public init(path: String, format: LogFormat = .text, readerMayBeAway: Bool = false) throws(Errno) {
         (self.path, self.format) = (path, format)
-        let output = try LineOutput(path: path, capacity: Limits.logBufferBytes)
+        let output = try LineOutput(path: path, capacity: Limits.logBufferBytes, readerMayBeAway: readerMayBeAway)
         let isColoured = format == .text && output.isTerminal && Colour.isWanted
         state = Mutex(State(output: output, isColoured: isColoured))
     }
 
     /// Opens the log that the options name.
-    public convenience init(_ settings: Settings) throws(Errno) {
-        try self.init(path: settings.logFile, format: settings.logFormat)
+    public convenience init(_ settings: Settings, readerMayBeAway: Bool = false) throws(Errno) {
+        try self.init(path: settings.logFile, format: settings.logFormat, readerMayBeAway: readerMayBeAway)
     }
 
     /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so; standard error, too, for

@@ -27,7 +27,8 @@ public enum WorkerProcess {
         var material = inheritance.takeTLSMaterial()
         let logFile: LogFile
         do throws(Errno) {
-            logFile = try LogFile(settings)
+            // Read or not when tproxy was started: who takes a dead worker's place serves as well without a reader.
+            logFile = try LogFile(settings, readerMayBeAway: true)
         } catch {
             complain(control, "the log \(settings.logFile) cannot be opened: \(error)")
             return bootFailureStatus
@@ -82,7 +83,7 @@ public enum WorkerProcess {
     private static func openAccessLog(of worker: Worker, _ settings: Settings, _ control: Int32) -> Bool {
         guard let path = settings.accessLog else { return true }
         do throws(Errno) {
-            worker.accessLog = try AccessLog(path: path, format: settings.logFormat)
+            worker.accessLog = try AccessLog(path: path, format: settings.logFormat, readerMayBeAway: true)
             return true
         } catch {
             complain(control, "the access log \(path) cannot be opened: \(error)")

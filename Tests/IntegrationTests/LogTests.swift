@@ -58,6 +58,47 @@ extension IntegrationTests {
             #expect(try process.end() == 0)
         }
 
+        @Test("a log whose reader is gone costs nobody's life, whoever writes to it", arguments: ["-", "fifo"])
+        func brokenPipe(log: String) throws {
+            let folder = Folder()
+            let (fifo, front) = ("\(folder.path)/fifo", "\(folder.path)/front")
+            mkfifo(fifo, 0o600)
+            let reader = open(fifo, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
+            let path = log == "-" ? log : fifo
+            let process = try Subprocess(
+                [
+                    "sh", "-c", "exec \"$@\" 2>\(log == "-" ? fifo : "/dev/null")", "sh", Repository.binary, "--router",
+                    Repository.python("told.py"), "-b", "unix:\(front)", "--log-file", path, "--access-log", path,
+                ])
+            func serve() throws {
+                let client = try Peer(unix: front)
+                try client.send("{\"answer\": {\"close\": \"served\"}}\n")
+                #expect(try client.text() == "served")
+            }
+            try Deadline(in: patience).until("a tproxy that serves") { (try? serve()) != nil }
+            let worker = try #require(Proc.children(of: process.pid).first)
+            let router = try #require(Proc.children(of: worker).first)
+            close(reader)
+            for _ in 0..<5 { try serve() }
+            // The arbiter says that it does this, the worker whom it starts.
+            process.signal(SIGHUP)
+            try Deadline(in: patience).until("another router") { () throws in
+                // The new one has proved itself once it has answered.
+                try serve()
+                return !Proc.isAlive(router)
+            }
+            #expect(Proc.children(of: process.pid) == [worker])
+            // The next one finds a log that nobody reads from the beginning.
+            kill(worker, SIGKILL)
+            try Deadline(in: patience).until("another worker") {
+                let now = Proc.children(of: process.pid)
+                return now.count == 1 && now != [worker] && !Proc.children(of: now[0]).isEmpty
+            }
+            try serve()
+            process.signal(SIGTERM)
+            #expect(try process.end() == 0)
+        }
+
         @Test("standard error can be a socket, a file that is written to elsewhere, or closed")
         func standardError() throws {
             // A process beside it copies the socket to where the lines are read.

@@ -190,4 +190,21 @@ private func fifo(_ folder: Folder) -> (path: String, reader: Int32) {
         #expect(throws: Errno.self) { try LogFile(path: "\(folder.path)/fifo") }
         #expect(throws: Errno.self) { try LogFile(path: folder.path) }
     }
+
+    @Test("a FIFO whose reader may be away keeps what is written until there is one")
+    func readerAway() throws {
+        let folder = Folder()
+        let path = "\(folder.path)/fifo"
+        mkfifo(path, 0o600)
+        var output = try LineOutput(path: path, capacity: 100, readerMayBeAway: true)
+        output.append(Array("said to nobody\n".utf8))
+        output.flush()
+        #expect(output.takeLoss() == nil)
+        let reader = open(path, O_RDONLY | O_NONBLOCK)
+        defer { close(reader) }
+        #expect(drained(reader) == "said to nobody\n")
+        #expect(throws: Errno.self) {
+            _ = try LineOutput(path: "\(folder.path)/nowhere/log", capacity: 100, readerMayBeAway: true)
+        }
+    }
 }
