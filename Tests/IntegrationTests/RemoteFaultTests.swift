@@ -12,7 +12,13 @@ extension IntegrationTests {
 
         @Test("a remote that refuses is reported once, and the router's words reach the client")
         func refused() throws {
-            try withTProxy { proxy in
+            let folder = Folder()
+            let log = try folder.file("questions")
+            func reports() throws -> Int {
+                try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+                    .count { $0.contains(#""method":"proxy_error""#) }
+            }
+            try withTProxy(environment: ["TOLD_LOG": log]) { proxy in
                 let dead = try deadPort()
                 let client = try proxy.client(
                     #"{"answer": {"remote": "127.0.0.1:\#(dead)"}, "on_error": {"close": "502 sorry\n"}}"#)
@@ -20,9 +26,11 @@ extension IntegrationTests {
                 let access = try proxy.access(client)
                 #expect(access["reason"] == "connect_refused" && access["attempts"] == "1", "\(access)")
                 #expect(access["connect_ms"] == "-" && access["to_remote"] == "0", "\(access)")
+                #expect(try reports() == 1)
                 let silent = try proxy.client(#"{"answer": {"remote": "127.0.0.1:\#(dead)"}}"#)
                 #expect(try silent.text() == "")
                 #expect(try proxy.access(silent)["reason"] == "connect_refused")
+                #expect(try reports() == 2)
             }
         }
 
@@ -94,18 +102,33 @@ extension IntegrationTests {
             }
         }
 
-        @Test("a resolver that hangs holds up nobody else")
+        @Test(
+            "look-ups that hang take no longer than connecting may, and hold up nobody else",
+            .enabled(if: HangingNames.areThere, "names are looked up without HOSTALIASES here"))
         func slowResolver() throws {
-            try withTProxy(["--connect-timeout", "1"]) { proxy in
+            let names = HangingNames()
+            try withTProxy(["--connect-timeout", "1"], environment: names.environment) { proxy in
+                let worker = try proxy.worker()
+                let origin = try Origin.echo()
+                // More than there are threads to look names up.
                 let slow = try (0..<8).map {
-                    try proxy.client(#"{"answer": {"remote": "slow-\#($0).invalid:80"}}"#)
+                    try proxy.client(#"{"answer": {"remote": "slow\#($0):80"}, "on_error": "report"}"#)
                 }
                 let time = try seconds { () throws in
-                    let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
-                    #expect(try client.text() == "served")
+                    for _ in 0..<10 {
+                        let client = try proxy.client(
+                            #"{"answer": {"remote": "\#(origin.address)"}, "rest": true}"#, "ping")
+                        try client.expect("ping")
+                    }
                 }
                 #expect(time < 0.9, "\(time)")
-                for client in slow { #expect(try client.text(within: 20) == "") }
+                for client in slow {
+                    #expect(try reported(client)["type"] as? String == "connect_timeout")
+                    let access = try proxy.access(client)
+                    #expect(access["reason"] == "connect_timeout", "\(access)")
+                    #expect(access.number("duration_ms") > 900 && access.number("duration_ms") < 2000, "\(access)")
+                }
+                #expect(try proxy.worker() == worker)
             }
         }
 
@@ -191,4 +214,31 @@ extension IntegrationTests {
             }
         }
     }
+}
+
+/// Names whose look-up hangs: for one without a dot getaddrinfo(3) opens the file of aliases (hostname(7)), and this one is a FIFO
+/// that nobody writes to.
+private struct HangingNames {
+    private let folder = Folder()
+    private var path: String { "\(folder.path)/aliases" }
+    var environment: [String: String] { ["HOSTALIASES": path] }
+
+    init() { mkfifo(path, 0o600) }
+
+    /// Whether names are looked up so on this machine: not where all of them go to a daemon.
+    static let areThere: Bool = {
+        let names = HangingNames()
+        let probe = try? Subprocess(
+            ["python3", "-S", "-c", "import socket; socket.getaddrinfo('slow', 80)"], environment: names.environment)
+        guard let probe else { return false }
+        var isWaitedFor = false
+        try? Deadline(in: 5).until("it hangs or ends") {
+            // There is a writer's end only once a reader waits at the other.
+            let raw = open(names.path, O_WRONLY | O_NONBLOCK | O_CLOEXEC)
+            if raw >= 0 { close(raw) }
+            isWaitedFor = raw >= 0
+            return isWaitedFor || !Proc.isAlive(probe.pid)
+        }
+        return isWaitedFor
+    }()
 }
