@@ -178,6 +178,49 @@ extension IntegrationTests {
             }
         }
 
+        @Test(
+            "a router that comes up no more is tried after ever longer pauses, and clients wait for it as long as for any",
+            arguments: [false, true])
+        func crashesInALoop(mended: Bool) throws {
+            let script = ScriptFile()
+            try script.write("served")
+            try withTProxy(mended ? [] : ["--verdict-timeout", "0.6"], router: script.command) { proxy in
+                try served(proxy)
+                let worker = try proxy.worker()
+                let router = try #require(proxy.routers(of: worker).first)
+                try "import sys; sys.exit('broken on purpose')".write(
+                    toFile: script.path, atomically: false, encoding: .utf8)
+                let before = try Proc.ticks(worker)
+                let time = try seconds { () throws in
+                    kill(router, SIGKILL)
+                    let waiting = try proxy.client("?")
+                    let pauses = try proxy.process.wait(for: "the third pause") { lines in
+                        let all = lines.compactMap { $0.firstMatch(of: /next try to start a router in (\d+) ms/) }
+                        return all.count >= 3 ? all.compactMap { Int($0.1) } : nil
+                    }
+                    #expect(pauses.prefix(3) == [100, 200, 400])
+                    // One line for each that has come to nothing.
+                    let failures = proxy.process.lines.count { $0.contains("did not come up") }
+                    #expect((3...5).contains(failures), "\(proxy.process.text)")
+                    if mended {
+                        try script.write("served")
+                        #expect(try waiting.text() == "served")
+                        try served(proxy)
+                    } else {
+                        #expect(try waiting.text() == "")
+                        let access = try proxy.access(waiting)
+                        #expect(access["reason"] == "no_router", "\(access)")
+                        #expect(access.number("duration_ms") > 550 && access.number("duration_ms") < 3000, "\(access)")
+                    }
+                }
+                let used = try Double(Proc.ticks(worker) - before) / 100
+                #expect(used < 0.3 * time, "\(used) s of CPU in \(time) s")
+                #expect(try proxy.worker() == worker)
+                // The listener is still there.
+                _ = try proxy.client()
+            }
+        }
+
         @Test("garbage now and then is logged and skipped, however much of it there is in time")
         func garbage() throws {
             let script = ScriptFile()
