@@ -116,9 +116,34 @@ extension IntegrationTests {
         @Test("clients that reset before they are accepted cost nothing and log nothing")
         func resetsInTheQueue() throws {
             try withTProxy { proxy in
-                for _ in 0..<200 { try proxy.client().reset() }
+                let worker = try proxy.worker()
+                kill(worker, SIGSTOP)
+                defer { kill(worker, SIGCONT) }
+                try Deadline(in: patience).until("its stop") { Proc.stat(worker)?.first == "T" }
+                for number in 0..<100 {
+                    let client = try proxy.client()
+                    // With and without a word.
+                    if number % 2 == 0 { try client.send("?") }
+                    client.reset()
+                }
+                let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                kill(worker, SIGCONT)
+                #expect(try client.text() == "served")
+                client.end()
+                #expect(try proxy.accesses(101).count { $0["reason"] == "client_reset" } == 100)
+                #expect(proxy.process.lines.count { $0.contains("[error]") || $0.contains("[warning]") } == 0)
+            }
+        }
+
+        @Test(
+            "a client that is lost while it is accepted is no reason to pause, nor for a line in the log",
+            .enabled(if: Faults.areInjectable, "strace is missing or may trace nobody"))
+        func abortedInTheQueue() throws {
+            let faults = Faults(of: "accept4", "ECONNABORTED", count: 4)
+            try withTProxy(prefix: faults.prefix) { proxy in
                 let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
                 #expect(try client.text() == "served")
+                #expect(try faults.injected() == 4)
                 #expect(proxy.process.lines.count { $0.contains("[error]") || $0.contains("[warning]") } == 0)
             }
         }
@@ -181,27 +206,56 @@ extension IntegrationTests {
         }
 
         @Test(
-            "when the system has no more files accepting pauses, says so once a second, and goes on",
-            .enabled(if: has("strace")))
-        func systemLimit() throws {
-            try withTProxy { proxy in
-                let worker = try proxy.worker()
-                let faults = try Subprocess([
-                    "strace", "-p", "\(worker)", "-o", "/dev/null", "-e", "trace=accept4", "-e",
-                    "inject=accept4:error=ENFILE:when=1..4",
-                ])
-                // Where nobody may be traced there is nothing to inject with.
-                guard (try? faults.line(with: "attached", within: 5)) != nil else { return }
-                let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
-                let time = try seconds { () throws in #expect(try client.text() == "served") }
-                #expect(time < 5, "\(time)")
-                let complaints = proxy.process.lines.filter { $0.contains("Too many open files in system") }
+            "when the system has no room accepting pauses before each further try, says so once a second, and goes on",
+            .enabled(if: Faults.areInjectable, "strace is missing or may trace nobody"),
+            arguments: [
+                ("ENFILE", "Too many open files in system"), ("ENOBUFS", "No buffer space available"),
+                ("ENOMEM", "Cannot allocate memory"),
+            ])
+        func systemLimit(error: String, words: String) throws {
+            let faults = Faults(of: "accept4", error, count: 4)
+            try withTProxy(prefix: faults.prefix) { proxy in
+                let time = try seconds { () throws in
+                    let client = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                    #expect(try client.text() == "served")
+                }
+                // Four pauses of 100 ms: tries without them would be over at once.
+                #expect(time > 0.35 && time < 5, "\(time)")
+                #expect(try faults.injected() == 4)
+                let complaints = proxy.process.lines.filter { $0.contains("cannot accept on") }
                 #expect((1...3).contains(complaints.count), "\(complaints)")
-                faults.signal(SIGINT)
-                try faults.end()
+                #expect(complaints.allSatisfy { $0.contains(words) }, "\(complaints)")
             }
         }
     }
+}
+
+/// A system call that fails for the first times that a process makes it, by strace. It starts the program itself, and stays
+/// beside it: whom one has not started one may not trace everywhere.
+private struct Faults {
+    private static let strace = ["strace", "-D", "-f", "--seccomp-bpf", "-qq"]
+    private let folder = Folder()
+    private let call: String
+    private var log: String { "\(folder.path)/calls" }
+    /// What comes before the program's path.
+    let prefix: [String]
+
+    init(of call: String, _ error: String, count: Int) {
+        self.call = call
+        prefix =
+            Self.strace + [
+                "-o", "\(folder.path)/calls", "-e", "trace=\(call)", "-e",
+                "inject=\(call):error=\(error):when=1..\(count)",
+            ]
+    }
+
+    /// How often it has failed so far.
+    func injected() throws -> Int {
+        try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+            .count { $0.contains("\(call)(") && $0.contains("(INJECTED)") }
+    }
+
+    static let areInjectable = (try? Subprocess.run(strace + ["-o", "/dev/null", "true"]))?.status == 0
 }
 
 /// A listener whose queue is full: the kernel drops whoever connects, as an address does that does not answer.

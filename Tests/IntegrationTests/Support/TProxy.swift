@@ -167,9 +167,9 @@ final class TProxy: Sendable {
 /// Starts tproxy for a test; when the test throws, what tproxy said is part of the report.
 func withTProxy(
     _ options: [String] = [], router: String? = nil, script: [String] = [], environment: [String: String] = [:],
-    _ body: (TProxy) throws -> Void
+    prefix: [String] = [], _ body: (TProxy) throws -> Void
 ) throws {
-    let proxy = try TProxy(options, router: router, script: script, environment: environment)
+    let proxy = try TProxy(options, router: router, script: script, environment: environment, prefix: prefix)
     do {
         try body(proxy)
     } catch {
