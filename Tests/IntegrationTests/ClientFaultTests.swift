@@ -165,6 +165,24 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a client that does not leave once it is answered is let go after some silence, and at once if it pours")
+        func staysOn() throws {
+            try withTProxy { proxy in
+                let silent = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                let time = try seconds { () throws in
+                    #expect(try silent.text() == "served")
+                    let pouring = try proxy.client(#"{"answer": {"close": "served"}}"#)
+                    #expect(try pouring.text() == "served")
+                    let sent = pouring.pour(atMost: 1 << 28, untilStuckFor: 1)
+                    #expect(sent > 1 << 24 && sent < 1 << 26, "\(sent)")
+                    #expect(try proxy.access(port: pouring.localPort)["reason"] == "closed")
+                    // Its own side is still open.
+                    #expect(try proxy.access(port: silent.localPort)["reason"] == "closed")
+                }
+                #expect(time > 1.5 && time < 6, "\(time)")
+            }
+        }
+
         @Test("at the limit of connections a worker stops accepting, and goes on when one ends")
         func connectionLimit() throws {
             try withTProxy(["--worker-connections", "5"]) { proxy in

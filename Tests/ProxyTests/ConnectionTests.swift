@@ -350,6 +350,96 @@ import Testing
         #expect(effects.remark?.contains(path) == true)
     }
 
+    /// A client that has been answered and has not left.
+    private func answered(overTCP: Bool = false) throws -> Rig {
+        let rig = try Rig(overTCP: overTCP)
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        _ = rig.handle(.verdict(.close(CloseVerdict(bytes: Array("bye".utf8)))))
+        #expect(rig.clientReads() == "bye")
+        #expect(rig.closeReason == nil && rig.reason == .closed)
+        return rig
+    }
+
+    @Test("a client that has been answered and does not leave is let go once it has been silent for long enough")
+    func lingersInSilence() throws {
+        let rig = try answered()
+        for _ in 0..<3 {
+            rig.pass(milliseconds: Int64(Limits.lingerMilliseconds) - 1)
+            _ = rig.handle(.deadline(nil))
+            #expect(rig.closeReason == nil && rig.deadline == rig.now + 1)
+            rig.clientSends("and another thing")
+            _ = rig.handle(.ready(.client, .readable))
+        }
+        rig.pass(milliseconds: Int64(Limits.lingerMilliseconds))
+        _ = rig.handle(.deadline(nil))
+        #expect(rig.closeReason == .closed)
+    }
+
+    @Test("a client that has been answered and ends is let go at once")
+    func lingersToTheEnd() throws {
+        let rig = try answered()
+        rig.clientSends("oh")
+        rig.clientEnds()
+        _ = rig.handle(.ready(.client, [.readable, .peerEnded]))
+        #expect(rig.closeReason == .closed)
+    }
+
+    @Test("a client that has been answered and never stops talking is not listened to for ever")
+    func lingersInAll() throws {
+        let rig = try answered()
+        let begin = rig.now
+        while rig.closeReason == nil, rig.now < begin + 10 * Int64(Limits.lingerTotalMilliseconds) {
+            rig.pass(milliseconds: min(Int64(Limits.lingerMilliseconds) - 1, (rig.deadline ?? .max) - rig.now))
+            rig.clientSends("and another thing")
+            _ = rig.handle(.ready(.client, .readable))
+            _ = rig.handle(.deadline(nil))
+        }
+        #expect(rig.closeReason == .closed)
+        #expect(rig.now == begin + Int64(Limits.lingerTotalMilliseconds))
+    }
+
+    @Test("a client that has been answered and pours is let go with what has come by then", arguments: [false, true])
+    func lingersThroughBytes(overTCP: Bool) throws {
+        let rig = try answered(overTCP: overTCP)
+        let chunk = String(repeating: "z", count: 65_536)
+        var sent = 0
+        while rig.closeReason == nil, sent < 4 * Limits.lingerBytesMax {
+            rig.clientSends(chunk)
+            sent += chunk.utf8.count
+            var effects = rig.handle(.ready(.client, .readable))
+            while effects.moreToDo { effects = rig.handle(.resume) }
+        }
+        #expect(rig.closeReason == .closed)
+        #expect(sent > Limits.lingerBytesMax && sent <= Limits.lingerBytesMax + 4 * chunk.utf8.count, "\(sent)")
+    }
+
+    @Test("the addresses of a name have what looking it up has left of the time for connecting")
+    func lookUpSharesTime() throws {
+        let listener = try Socket.open(family: AF_INET)
+        try Socket.bind(listener, to: .ipv4(.loopback, port: 0))
+        try Socket.listen(listener, backlog: 0)
+        let address = try Socket.localAddress(listener.raw)
+        // Its queue takes one more than its length; whoever comes then waits.
+        let first = try Socket.open(family: AF_INET)
+        let second = try Socket.open(family: AF_INET)
+        _ = try Socket.connect(first, to: address)
+        _ = try Socket.connect(second, to: address)
+        let rig = try Rig()
+        rig.clientSends("x")
+        _ = rig.handle(.ready(.client, .readable))
+        var verdict = RemoteVerdict(remotes: [.name("slow.example", port: 80)])
+        verdict.connectTimeoutMilliseconds = 1000
+        #expect(rig.handle(.verdict(.remote(verdict))).lookUp == "slow.example")
+        #expect(rig.deadline == rig.now + 1000)
+        rig.pass(milliseconds: 700)
+        _ = rig.handle(.names([address]))
+        #expect(rig.closeReason == nil && rig.deadline == rig.now + 300)
+        rig.pass(milliseconds: 300)
+        #expect(rig.handle(.deadline(nil)).asking == .errorQuestion)
+        #expect(rig.failure == .connectTimeout)
+    }
+
     @Test("the fallback serves where no verdict came, and not where the verdict was bad")
     func fallback() throws {
         for (reason, serves) in [
