@@ -83,6 +83,30 @@ extension IntegrationTests {
             }
         }
 
+        @Test("a file that becomes shorter while it is sent over TLS ends in a reset, not in close_notify")
+        func shrinksOverTLS() throws {
+            let folder = Folder()
+            let certificates = try Certificates()
+            let pair = try certificates.leaf()
+            let (path, gate) = (try folder.file("file"), "\(folder.path)/gate")
+            truncate(path, 50_000_000)
+            mkfifo(gate, 0o600)
+            try withTProxy(["--ssl-certfile", pair.certificate, "--ssl-keyfile", pair.key]) { proxy in
+                let worker = try proxy.worker()
+                let client = try TLSClient.start(
+                    proxy.port,
+                    [#"send={"answer": {"file": "\#(path)"}}\n"#, "recv=1000", "gate=\(gate)", "all"])
+                _ = try client.line(with: "recv")
+                truncate(path, 2000)
+                let before = try Proc.ticks(worker)
+                close(open(gate, O_WRONLY | O_CLOEXEC))
+                #expect(try client.end() == 0)
+                #expect(Seen.of(client.lines).last?.ending == "reset", "\(client.lines.last?.suffix(200) ?? "")")
+                #expect(try proxy.accesses(1)[0]["reason"] == "file_shrank")
+                #expect(try Proc.ticks(worker) - before < 50)
+            }
+        }
+
         @Test("a descriptor of the router's is taken, from any language; what is no file is refused")
         func descriptors() throws {
             let folder = Folder()
@@ -165,10 +189,13 @@ extension IntegrationTests {
                     let client = try proxy.client("file")
                     #expect(try client.text() == "passed\n")
                 }
-                // A socket instead of a file, two instead of one, none though one is promised.
-                for what in ["socket", "two", "none"] {
+                // Several instead of one, none though one is promised, a socket instead of a file.
+                for what in ["many", "two", "none", "socket"] {
                     let client = try proxy.client(what)
-                    #expect(try client.drain(within: 10).ending != .stillOpen, "\(what)")
+                    #expect(try client.text() == "", "\(what)")
+                    #expect(try proxy.access(client)["reason"] == "file_failed", "\(what)")
+                    try Deadline(in: patience).until("all closed") { try Proc.descriptors(worker).count <= before }
+                    if what == "many" { try proxy.process.line(with: "did not come with the verdict") }
                 }
                 // One that comes with another answer is nobody's, least of all the next one's.
                 let without = try proxy.client("unclaimed")
@@ -180,6 +207,8 @@ extension IntegrationTests {
                 let (promised, kept) = (try proxy.client("promised"), try proxy.client("kept"))
                 #expect(try promised.text() == "")
                 #expect(try kept.text() == "passed\n")
+                // So that nobody lingers for them.
+                for peer in [without, client, promised, kept] { peer.end() }
                 try Deadline(in: patience).until("all closed") { try Proc.descriptors(worker).count <= before }
                 for router in proxy.routers(of: worker) {
                     #expect(try Proc.descriptors(router).values.filter { $0 == path }.isEmpty)
