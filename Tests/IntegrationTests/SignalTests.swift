@@ -59,6 +59,37 @@ extension IntegrationTests {
             #expect(try held.drain().ending != .stillOpen)
         }
 
+        @Test("Ctrl-C goes to all processes at once: the arbiter alone obeys, and who is there is served to the end")
+        func interruptedGroup() throws {
+            let folder = Folder()
+            let log = try folder.file("questions")
+            let proxy = try TProxy(["--graceful-timeout", "60"], environment: ["TOLD_LOG": log])
+            let worker = try proxy.worker()
+            let router = try #require(proxy.routers(of: worker).first)
+            // What a terminal tells is told to the group in front: the worker is in it, the router is not.
+            #expect(getpgid(worker) == proxy.process.pid && getpgid(router) != proxy.process.pid)
+            let origin = try Origin()
+            let (relay, server) = try relayed(proxy, origin)
+            let asking = try proxy.client()
+            try asking.send(#"{"answer": "#)
+            try Deadline(in: patience).until("the question") {
+                try String(contentsOfFile: log, encoding: .utf8).contains(#""data":"{\"answer\": ""#)
+            }
+            #expect(kill(-proxy.process.pid, SIGINT) == 0)
+            try Deadline(in: patience).until("no more accepting") { (try? Peer(port: proxy.port)) == nil }
+            #expect(Proc.isAlive(worker) && Proc.isAlive(router))
+            try relay.send("late")
+            try server.expect("late")
+            try asking.send(#"{"close": "served"}}"# + "\n")
+            #expect(try asking.text() == "served")
+            asking.end()
+            relay.end()
+            server.end()
+            #expect(try relay.ending() == .end)
+            #expect(try proxy.process.end() == 0)
+            #expect(!proxy.process.text.contains("died"), "\(proxy.process.text)")
+        }
+
         @Test("a client that waits in the accept queue is served before QUIT ends")
         func queued() throws {
             let proxy = try TProxy()
