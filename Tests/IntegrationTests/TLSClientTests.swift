@@ -266,14 +266,23 @@ extension IntegrationTests {
         func garbage() throws {
             let certificates = try Certificates()
             try withTProxy(options(try certificates.leaf(), ["--verdict-timeout", "1"])) { proxy in
-                for bytes in [
-                    "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
-                    "\u{16}\u{3}\u{1}\u{2}\u{0}" + String(repeating: "x", count: 600),
-                ] {
+                // Who speaks something else would not understand an alert; who speaks TLS hears what was wrong.
+                let (unexpected, overflow): (UInt8, UInt8) = (10, 22)
+                for (bytes, alert) in [
+                    (Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8), nil),
+                    ([0x16, 3, 1, 2, 0] + [UInt8](repeating: 0x78, count: 600), unexpected),
+                    ([0x16, 3, 1, 0xff, 0xff] + [UInt8](repeating: 1, count: 65_535), overflow),
+                ] as [([UInt8], UInt8?)] {
                     let client = try proxy.client()
-                    try client.send(Array(bytes.unicodeScalars.map { UInt8($0.value) }))
+                    try client.send(bytes)
                     let (answer, ending) = try client.drain()
-                    #expect(ending == .end && (answer.isEmpty || answer[0] == 21), "\(shown(answer))")
+                    #expect(ending == .end)
+                    if let alert {
+                        // A record of type alert: fatal, and which.
+                        #expect(answer.count == 7 && answer[0] == 21 && answer.suffix(2) == [2, alert], "\(answer)")
+                    } else {
+                        #expect(answer.isEmpty, "\(answer)")
+                    }
                     #expect(try proxy.access(client)["reason"] == "client_tls")
                 }
                 // Half a record, and nothing more.

@@ -28,7 +28,7 @@ final class Rig {
 
     init(
         isOwn: Bool = false, wanting events: EventSet = [], overTCP: Bool = false, fallback: Bool = false,
-        overTLS: Bool = false, _ change: (inout Settings) -> Void = { _ in }
+        overTLS: Bool = false, shakingHands: Bool = true, _ change: (inout Settings) -> Void = { _ in }
     ) throws {
         listener = try Socket.open(family: AF_INET)
         try Socket.bind(listener, to: .ipv4(.loopback, port: 0))
@@ -76,7 +76,7 @@ final class Rig {
                 host: .name("a.example", port: 443), socket: clientRaw, wire: wire)
         }
         _ = connections.insert { _, _ in Connection(client: transport.take()!, facts, around) }
-        if overTLS { try shakeHands() }
+        if overTLS && shakingHands { try shakeHands() }
     }
 
     private static func listenerTLS() throws -> ListenerTLS {
@@ -165,6 +165,8 @@ final class Rig {
         var text = text
         _ = text.withUTF8 { try? tls!.write(from: $0.baseAddress!, count: $0.count) }
     }
+    /// Sends these bytes as they are, past TLS.
+    func clientSendsBare(_ text: String) { write(clientRaw, text) }
     func clientEnds() {
         guard tls != nil else { return end(clientRaw) }
         tls!.endWriting()

@@ -67,6 +67,30 @@ import Testing
         return (count, false)
     }
 
+    @Test(
+        "one whose handshake does not come to its end is closed at its time for it, however much it drips",
+        arguments: [Limits.verdictTimeoutMillisecondsDefault, 4000])
+    func slowHandshake(verdictTimeout: Int) throws {
+        let rig = try Rig(overTLS: true, shakingHands: false) { $0.verdictTimeoutMilliseconds = verdictTimeout }
+        let time = Int64(min(Limits.handshakeMilliseconds, verdictTimeout))
+        #expect(rig.deadline == rig.now + time)
+        // The beginning of a ClientHello of 508 bytes.
+        rig.clientSendsBare("\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\u{7c}\u{3}\u{3}")
+        for _ in 0..<9 {
+            rig.pass(milliseconds: time / 10)
+            rig.clientSendsBare("x")
+            _ = rig.handle(.ready(.client, .readable))
+            _ = rig.handle(.deadline(nil))
+            #expect(rig.closeReason == nil)
+        }
+        rig.pass(milliseconds: time - time / 10 * 9 - 1)
+        _ = rig.handle(.deadline(nil))
+        #expect(rig.closeReason == nil && rig.deadline == rig.now + 1)
+        rig.pass(milliseconds: 1)
+        #expect(rig.handle(.deadline(nil)).remark == "no TLS handshake within \(time) ms")
+        #expect(rig.closeReason == .clientTLS)
+    }
+
     @Test("one that takes an answer slowly gets all of it, though the last of it waits encrypted")
     func slowAnswer() throws {
         let rig = try Rig(overTLS: true)
