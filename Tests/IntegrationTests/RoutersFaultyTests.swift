@@ -195,7 +195,7 @@ extension IntegrationTests {
                     kill(router, SIGKILL)
                     let waiting = try proxy.client("?")
                     let pauses = try proxy.process.wait(for: "the third pause") { lines in
-                        let all = lines.compactMap { $0.firstMatch(of: /next try to start a router in (\d+) ms/) }
+                        let all = lines.compactMap { $0.firstMatch(of: /next try (?:to start a router )?in (\d+) ms/) }
                         return all.count >= 3 ? all.compactMap { Int($0.1) } : nil
                     }
                     #expect(pauses.prefix(3) == [100, 200, 400])
