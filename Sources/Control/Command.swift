@@ -46,6 +46,8 @@ public enum Report: Hashable, Sendable {
     case tlsRenewed
     /// Answers them: new connections get what they got before.
     case tlsNotRenewed(String)
+    /// A log could not be opened, for this reason; it goes on without.
+    case logRefused(String)
     /// Answers `drain`; or, with number 0, it was told by a signal or does so for a reason of its own.
     case draining
     /// Tell all other workers what a router here has said: the line as it came.
@@ -103,6 +105,7 @@ extension Report: ControlMessage {
         case .logsReopened: ("logsReopened", "")
         case .tlsRenewed: ("tlsRenewed", "")
         case .tlsNotRenewed(let reason): ("tlsNotRenewed", reason)
+        case .logRefused(let reason): ("logRefused", reason)
         case .draining: ("draining", "")
         case .tellOthers(let line): ("tellOthers", line)
         }
@@ -117,6 +120,7 @@ extension Report: ControlMessage {
         case "logsReopened": self = .logsReopened
         case "tlsRenewed": self = .tlsRenewed
         case "tlsNotRenewed": self = .tlsNotRenewed(String(value))
+        case "logRefused": self = .logRefused(String(value))
         case "draining": self = .draining
         case "tellOthers": self = .tellOthers(String(value))
         default: return nil

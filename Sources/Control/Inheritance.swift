@@ -87,6 +87,8 @@ public struct Inheritance: Equatable, Sendable {
     public var binds: [BindAddress]
     /// Whether there is a `TLSParcel` behind them.
     public var hasTLS = false
+    /// Whether tproxy has served before: what a start would fail for is no reason then to go without this worker.
+    public var isLater = false
     public var settings: Settings
     /// Whom it is to become, nil to stay what it is.
     public var identity: UserIdentity?
@@ -143,6 +145,7 @@ public struct Inheritance: Equatable, Sendable {
         }
         records += binds.map { Record("listener", $0.description) }
         if hasTLS { records.append(Record("tls", String(tlsDescriptor))) }
+        if isLater { records.append(Record("isLater", "1")) }
         records += settings.records.map { Record("settings." + $0.key, $0.value) }
         return InheritedDocument(role: .worker, records: records).encoded()
     }
@@ -190,6 +193,7 @@ public struct Inheritance: Equatable, Sendable {
             guard descriptor == tlsDescriptor else { throw .invalid(key: "tls", value: String(descriptor)) }
             hasTLS = true
         }
+        isLater = document.records.contains { $0.key == "isLater" }
     }
 }
 
@@ -207,6 +211,8 @@ public struct WorkerInheritance: ~Copyable {
     /// For its routers.
     public let softDescriptorLimit: UInt64
     public let settings: Settings
+    /// tproxy has served before.
+    public let isLater: Bool
     /// Whom to become once everything is open, nil to stay what it is.
     public let identity: UserIdentity?
     /// Certificates and keys, until somebody takes them.
@@ -260,6 +266,7 @@ public struct WorkerInheritance: ~Copyable {
         softDescriptorLimit = inheritance.softDescriptorLimit
         settings = inheritance.settings
         identity = inheritance.identity
+        isLater = inheritance.isLater
         tlsMaterial = material
     }
 

@@ -53,9 +53,15 @@ public struct AccessLog: ~Copyable {
     private var text = LineText()
     private let format: LogFormat
 
-    /// Opens the log for appending; `-` is standard error. `readerMayBeAway`: a FIFO that nobody reads now will do.
-    public init(path: String, format: LogFormat = .text, readerMayBeAway: Bool = false) throws(Errno) {
-        output = try LineOutput(path: path, capacity: Limits.accessBufferBytes, readerMayBeAway: readerMayBeAway)
+    /// That the path could not be opened, when nothing is written.
+    public var refusal: String? { output.refusal }
+
+    /// Opens the log for appending; `-` is standard error. `mustBeThere`: with a reader, if it is a FIFO; else without, and
+    /// nothing is written while there is no such log.
+    public init(path: String, format: LogFormat = .text, mustBeThere: Bool = true) throws(Errno) {
+        output = try LineOutput(
+            path: path, capacity: Limits.accessBufferBytes, readerMayBeAway: !mustBeThere,
+            instead: mustBeThere ? nil : "/dev/null")
         self.format = format
     }
 

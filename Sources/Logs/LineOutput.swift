@@ -33,12 +33,18 @@ public struct LineOutput: ~Copyable {
     /// A line was cut off by a failed write: the next one must not be glued to it.
     private var isTorn = false
     private var loss: Loss?
+    /// Why the path could not be opened, when lines go to another one instead.
+    let failure: Errno?
 
     /// Opens a log; `-` is standard error. At most `capacity` bytes wait to be written. `readerMayBeAway`: a FIFO that nobody reads
-    /// now will do.
-    public init(path: String, capacity: Int, readerMayBeAway: Bool = false) throws(Errno) {
+    /// now will do. `instead`: where lines go if the path cannot be opened, until `reopen` can.
+    public init(
+        path: String, capacity: Int, readerMayBeAway: Bool = false, instead: String? = nil
+    ) throws(Errno) {
         (self.path, self.capacity) = (path, capacity)
-        let opened = try Self.open(path, readerMayBeAway: readerMayBeAway)
+        var failure: Errno?
+        let opened = try Self.open(path, readerMayBeAway: readerMayBeAway, instead: instead, &failure)
+        self.failure = failure
         way = opened.way
         descriptor = opened.take()
         buffer.reserveCapacity(capacity)
@@ -54,6 +60,11 @@ public struct LineOutput: ~Copyable {
 
     /// Whether a person may be reading.
     public var isTerminal: Bool { isatty(descriptor.raw) == 1 }
+
+    /// What is said when the path could not be opened at all.
+    var refusal: String? {
+        failure.map { "the log \(path) cannot be opened: \($0); it goes elsewhere until it can be (USR1, HUP)" }
+    }
 
     /// What is said when the path could not be opened anew.
     func refusal(_ error: Errno) -> String {
@@ -134,6 +145,18 @@ public struct LineOutput: ~Copyable {
     }
 
     private static let flags = O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY
+
+    private static func open(
+        _ path: String, readerMayBeAway: Bool, instead: String?, _ failure: inout Errno?
+    ) throws(Errno) -> Opened {
+        do throws(Errno) {
+            return try open(path, readerMayBeAway: readerMayBeAway)
+        } catch {
+            guard let instead else { throw error }
+            failure = error
+            return try open(instead)
+        }
+    }
 
     private static func open(_ path: String, readerMayBeAway: Bool = false) throws(Errno) -> Opened {
         guard path == "-" else {

@@ -20,19 +20,25 @@ public final class LogFile: Sendable {
     private let state: Mutex<State>
     private let path: String
     private let format: LogFormat
+    /// That the path could not be opened, when it is standard error that is written to.
+    public let refusal: String?
     private let pid = getpid()
 
-    /// Opens a log for appending; `-` is standard error. `readerMayBeAway`: a FIFO that nobody reads now will do.
-    public init(path: String, format: LogFormat = .text, readerMayBeAway: Bool = false) throws(Errno) {
+    /// Opens a log for appending; `-` is standard error. `mustBeThere`: with a reader, if it is a FIFO; else without, and
+    /// standard error is written to while there is no such log.
+    public init(path: String, format: LogFormat = .text, mustBeThere: Bool = true) throws(Errno) {
         (self.path, self.format) = (path, format)
-        let output = try LineOutput(path: path, capacity: Limits.logBufferBytes, readerMayBeAway: readerMayBeAway)
+        let output = try LineOutput(
+            path: path, capacity: Limits.logBufferBytes, readerMayBeAway: !mustBeThere,
+            instead: mustBeThere ? nil : Settings.standardError)
+        refusal = output.refusal
         let isColoured = format == .text && output.isTerminal && Colour.isWanted
         state = Mutex(State(output: output, isColoured: isColoured))
     }
 
     /// Opens the log that the options name.
-    public convenience init(_ settings: Settings, readerMayBeAway: Bool = false) throws(Errno) {
-        try self.init(path: settings.logFile, format: settings.logFormat, readerMayBeAway: readerMayBeAway)
+    public convenience init(_ settings: Settings, mustBeThere: Bool = true) throws(Errno) {
+        try self.init(path: settings.logFile, format: settings.logFormat, mustBeThere: mustBeThere)
     }
 
     /// Opens the path anew (USR1, HUP). On failure the old file is written on, and `log` says so; standard error, too, for

@@ -60,6 +60,12 @@ extension Worker {
         accessLog?.reopen(failuresTo: log)
     }
 
+    /// A log could not be opened. The arbiter is told as well, whose own may be read.
+    func tellRefusal(_ refusal: String) {
+        log.error("\(refusal)")
+        control.send(.logRefused(refusal))
+    }
+
     /// Accepts what is queued, then no more; what is open is finished. The last to accept leaves nobody in a queue.
     private func drain(within milliseconds: Int64?, isLast: Bool = false) {
         let deadline = milliseconds.map { now + $0 }

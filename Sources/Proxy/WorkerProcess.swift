@@ -27,8 +27,8 @@ public enum WorkerProcess {
         var material = inheritance.takeTLSMaterial()
         let logFile: LogFile
         do throws(Errno) {
-            // Read or not when tproxy was started: who takes a dead worker's place serves as well without a reader.
-            logFile = try LogFile(settings, readerMayBeAway: true)
+            // Who takes a dead worker's place serves without it, too.
+            logFile = try LogFile(settings, mustBeThere: !inheritance.isLater)
         } catch {
             complain(control, "the log \(settings.logFile) cannot be opened: \(error)")
             return bootFailureStatus
@@ -39,13 +39,14 @@ public enum WorkerProcess {
             try Signals.block(signals)
             Signals.ignore([.hangUp, .user2, .terminalInput, .terminalOutput, .windowChanged, .interrupt, .brokenPipe])
             raiseDescriptorLimit(log)
-            let settings = inheritance.settings
+            let (settings, isLater) = (inheritance.settings, inheritance.isLater)
             let worker = try Worker(inheritance, log: log, logFile: logFile)
             if let tls = settings.tls, let material = material.take() {
                 guard let listenerTLS = listenerTLS(consume material, tls, control) else { return bootFailureStatus }
                 worker.listenerTLS = listenerTLS
             }
-            guard openAccessLog(of: worker, settings, control) else { return bootFailureStatus }
+            logFile.refusal.map { worker.tellRefusal($0) }
+            guard openAccessLog(of: worker, settings, isLater: isLater, control) else { return bootFailureStatus }
             // The logs are open, no router runs yet, and there is one thread.
             if let identity, !become(identity, isHidden: holdsKeys, control) { return bootFailureStatus }
             guard openFileRoot(of: worker, settings, control) else { return bootFailureStatus }
@@ -80,10 +81,13 @@ public enum WorkerProcess {
         }
     }
 
-    private static func openAccessLog(of worker: Worker, _ settings: Settings, _ control: Int32) -> Bool {
+    private static func openAccessLog(
+        of worker: Worker, _ settings: Settings, isLater: Bool, _ control: Int32
+    ) -> Bool {
         guard let path = settings.accessLog else { return true }
         do throws(Errno) {
-            worker.accessLog = try AccessLog(path: path, format: settings.logFormat, readerMayBeAway: true)
+            worker.accessLog = try AccessLog(path: path, format: settings.logFormat, mustBeThere: !isLater)
+            worker.accessLog?.refusal.map { worker.tellRefusal($0) }
             return true
         } catch {
             complain(control, "the access log \(path) cannot be opened: \(error)")

@@ -258,6 +258,7 @@ public struct Arbiter: ~Copyable {
             serial: serial.number, slot: slot, generation: generation, arbiter: Process.pid,
             softDescriptorLimit: softDescriptorLimit, binds: listeners.listeners.map(\.bind), settings: settings,
             identity: identity)
+        inheritance.isLater = core.hasEverBeenReady
         // A worker that shares with nobody takes whole crowds of clients at once.
         inheritance.settings.workers =
             core.wanted + (successors.isEmpty && origin?.succession.isUpgrade != true ? 0 : 1)

@@ -27,7 +27,7 @@ extension ArbiterCore {
             }
         case .bootFailed(let reason): upgrade?.bootFailure = reason
         case .draining: endUpgrade(.upgradeBackedOut(pid: pid))
-        case .reloaded, .reloadFailed, .logsReopened, .tellOthers, .tlsRenewed, .tlsNotRenewed: break
+        case .reloaded, .reloadFailed, .logsReopened, .logRefused, .tellOthers, .tlsRenewed, .tlsNotRenewed: break
         }
     }
 

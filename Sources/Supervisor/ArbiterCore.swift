@@ -384,6 +384,7 @@ public struct ArbiterCore {
             endRound(failedIn: worker.name, reason)
         case .logsReopened, .tlsRenewed: break
         case .tlsNotRenewed(let reason): say(.tlsNotRenewed(worker.name, reason))
+        case .logRefused(let reason): say(.logRefused(worker.name, reason))
         case .tellOthers(let line): tellEverybody(line, from: .worker(serial))
         }
     }

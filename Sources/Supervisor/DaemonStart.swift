@@ -68,7 +68,9 @@ public enum DaemonStart {
                 switch report.message {
                 case .ready: return Outcome(exitStatus: 0, complaint: nil)
                 case .bootFailed(let text): reason = text
-                case .reloaded, .reloadFailed, .logsReopened, .draining, .tellOthers, .tlsRenewed, .tlsNotRenewed: break
+                case .reloaded, .reloadFailed, .logsReopened, .logRefused, .draining, .tellOthers, .tlsRenewed,
+                    .tlsNotRenewed:
+                    break
                 }
             case .notUnderstood: break
             case .wouldBlock: Process.waitUntilReadable(channel.end.raw)

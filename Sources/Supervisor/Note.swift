@@ -40,6 +40,7 @@ public enum Note: Equatable, Sendable {
     case tlsReloaded
     case tlsReloadFailed(String)
     case tlsNotRenewed(WorkerName, String)
+    case logRefused(WorkerName, String)
     /// TTIN, TTOU: so many from now on.
     case workersWanted(Int)
     /// TTIN, TTOU: there are as many or as few as there can be.
@@ -69,7 +70,8 @@ public enum Note: Equatable, Sendable {
         case .drainsByItself, .outOfTime, .ignored, .left, .workersAtLimit,
             .upgradePending, .ownUpgradeOpen, .successorLeft, .handingOver:
             .warning
-        case .bootFailed, .died, .silent, .reloadFailed, .tlsReloadFailed, .tlsNotRenewed, .killing, .upgradeFailed,
+        case .bootFailed, .died, .silent, .reloadFailed, .tlsReloadFailed, .tlsNotRenewed, .logRefused, .killing,
+            .upgradeFailed,
             .successorDied:
             .error
         case .cannotBoot: .critical
@@ -108,6 +110,7 @@ public enum Note: Equatable, Sendable {
         case .reopeningLogs: "opening the logs again"
         case .tlsReloaded: "certificates reloaded: new connections get them"
         case .tlsReloadFailed(let reason): "certificates not reloaded: \(reason); the old ones go on"
+        case .logRefused(let worker, let reason): "\(worker): \(reason)"
         case .tlsNotRenewed(let worker, let reason):
             "\(worker) cannot use the new certificates: \(reason); it goes on with the old ones"
         case .workersWanted(let count): "\(Self.count(count)) from now on"

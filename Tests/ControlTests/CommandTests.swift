@@ -19,7 +19,7 @@ struct CommandTests {
     ]
     static let reports: [Report] = [
         .ready, .bootFailed("no such file"), .reloaded, .reloadFailed("two\nlines  of it"), .logsReopened, .draining,
-        .tlsRenewed, .tlsNotRenewed("a.pem: no start line"),
+        .tlsRenewed, .tlsNotRenewed("a.pem: no start line"), .logRefused("the log x cannot be opened"),
     ]
 
     @Test("every command survives the wire", arguments: commands)

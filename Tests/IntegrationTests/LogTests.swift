@@ -148,6 +148,36 @@ extension IntegrationTests {
             #expect(try closed.end() == 0)
         }
 
+        @Test("a worker that takes another's place serves though it has no logs, says so, and finds them at USR1")
+        func gone() throws {
+            let folder = Folder()
+            let (logs, away) = ("\(folder.path)/logs", "\(folder.path)/away")
+            mkdir(logs, 0o755)
+            let (process, client) = try start(
+                folder, ["--log-file", "\(logs)/log", "--access-log", "\(logs)/access"])
+            func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
+            let worker = try #require(Proc.children(of: process.pid).first)
+            rename(logs, away)
+            kill(worker, SIGKILL)
+            #expect(try client().text() == "served")
+            // On standard error, and in the log that the arbiter still has.
+            for log in ["log", "access"] {
+                try process.line(with: "the log \(logs)/\(log) cannot be opened: No such file or directory")
+                try Deadline(in: patience).until("the arbiter's word") {
+                    text("\(away)/log").contains("): the log \(logs)/\(log) cannot be opened: ")
+                }
+            }
+            mkdir(logs, 0o755)
+            process.signal(SIGUSR1)
+            try Deadline(in: patience).until("lines in the new files") { () throws in
+                #expect(try client().text() == "served")
+                return text("\(logs)/access").contains(" reason=")
+            }
+            process.signal(SIGTERM)
+            #expect(try process.end() == 0)
+            #expect(text("\(logs)/log").contains("stopped"))
+        }
+
         @Test("after USR1 every process writes to the new files")
         func reopened() throws {
             let folder = Folder()

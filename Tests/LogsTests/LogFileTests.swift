@@ -207,4 +207,24 @@ private func fifo(_ folder: Folder) -> (path: String, reader: Int32) {
             _ = try LineOutput(path: "\(folder.path)/nowhere/log", capacity: 100, readerMayBeAway: true)
         }
     }
+
+    @Test("a log that need not be there is written elsewhere until it can be opened")
+    func elsewhere() throws {
+        let folder = Folder()
+        let (path, other) = ("\(folder.path)/nowhere/log", "\(folder.path)/other")
+        var output = try LineOutput(path: path, capacity: 100, instead: other)
+        #expect(output.refusal?.contains("\(path) cannot be opened: No such file or directory") == true)
+        output.append(Array("first\n".utf8))
+        output.flush()
+        #expect(throws: Errno.self) { try output.reopen() }
+        mkdir("\(folder.path)/nowhere", 0o700)
+        try output.reopen()
+        output.append(Array("second\n".utf8))
+        output.flush()
+        for (path, text) in [(other, "first\n"), (path, "second\n")] {
+            let reader = open(path, O_RDONLY)
+            defer { close(reader) }
+            #expect(drained(reader) == text)
+        }
+    }
 }
