@@ -16,16 +16,11 @@ enum CommandLineOptions {
         case refuse(String)
     }
 
-    /// Options that are read and checked, and that no part of this version carries out yet: refused by name.
-    static let notYet: Set<OptionName> = []
-
     /// The exit status of wrong options.
     static let wrongOptionsStatus: Int32 = 2
 
     /// Reads `arguments`, without the program's name. Looks at files (the script, the Python runner), binds and starts nothing.
-    static func parse(
-        arguments: [String], environment: [String: String], refusing notYet: Set<OptionName> = notYet
-    ) -> Outcome {
+    static func parse(arguments: [String], environment: [String: String]) -> Outcome {
         let command: Command
         do {
             command = try Command.parse(arguments)
@@ -37,7 +32,7 @@ enum CommandLineOptions {
             return .refuse(line.replacing("Error: ", with: "tproxy: ", maxReplacements: 1) + " (see tproxy --help)")
         }
         do throws(OptionError) {
-            return .serve(try command.settings(environment: environment, refusing: notYet))
+            return .serve(try command.settings(environment: environment))
         } catch {
             return .refuse("tproxy: \(error)")
         }
@@ -136,9 +131,7 @@ struct Command: ParsableCommand {
         return given
     }
 
-    func settings(
-        environment: [String: String], refusing notYet: Set<OptionName>
-    ) throws(OptionError) -> Settings {
+    func settings(environment: [String: String]) throws(OptionError) -> Settings {
         if let absent = absent.given {
             throw OptionError(option: absent.spelled, value: nil, reason: absent.reason)
         }
@@ -151,10 +144,6 @@ struct Command: ParsableCommand {
         var settings = try reader.settings(router: router, script: name)
         if let logConfig = reader.value(.logConfig) {
             settings.setLogLevels(try LogConfig.levels(in: TextFile.contents(logConfig), path: logConfig.text))
-        }
-        for option in OptionName.allCases where notYet.contains(option) {
-            guard let given = reader.value(option), option != .daemon || settings.daemon else { continue }
-            throw OptionError(option: given.source, value: nil, reason: "is not available in this version")
         }
         return settings
     }
@@ -187,8 +176,7 @@ struct Command: ParsableCommand {
 
     private static func help(_ option: OptionName) -> ArgumentHelp {
         let standard = option.standard.map { " (default: \($0))" } ?? ""
-        let absent = CommandLineOptions.notYet.contains(option) ? " (not available in this version)" : ""
-        return ArgumentHelp("\(option.about)\(standard)\(absent)", valueName: option.placeholder)
+        return ArgumentHelp("\(option.about)\(standard)", valueName: option.placeholder)
     }
 }
 

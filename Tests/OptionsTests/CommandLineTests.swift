@@ -23,9 +23,9 @@ private final class File {
     deinit { try? FileManager.default.removeItem(atPath: path) }
 }
 
-/// Reads a command line as if every option were carried out.
+/// Reads a command line.
 private func parse(_ arguments: [String], _ environment: [String: String] = [:]) -> CommandLineOptions.Outcome {
-    CommandLineOptions.parse(arguments: arguments, environment: environment, refusing: [])
+    CommandLineOptions.parse(arguments: arguments, environment: environment)
 }
 
 private func settings(_ arguments: [String], _ environment: [String: String] = [:]) throws -> Settings {
@@ -86,8 +86,7 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
         let names = option.letter.map { "-\($0), --\(option.rawValue)" } ?? "--\(option.rawValue)"
         let value = option.isFlag ? "" : " <\(option.placeholder)>"
         let standard = option.standard.map { " (default: \($0))" } ?? ""
-        let absent = CommandLineOptions.notYet.contains(option) ? " (not available in this version)" : ""
-        #expect(help.contains(" \(names)\(value) \(option.about)\(standard)\(absent) -"), "\(help)")
+        #expect(help.contains(" \(names)\(value) \(option.about)\(standard) -"), "\(help)")
 
         let readme = try document("README.md").split(separator: "\n").filter { $0.hasPrefix("|") }
         let rows = readme.filter { $0.contains("`--\(option.rawValue)") && $0.contains(option.about) }
@@ -140,24 +139,6 @@ private func refusal(_ arguments: [String], _ environment: [String: String] = [:
                 continue
             }
             #expect(settings == first && (settings != plain || option == .logConfig))
-        }
-    }
-
-    @Test("what nothing carries out yet is refused by name, however it is given", arguments: CommandLineOptions.notYet)
-    func notYet(option: OptionName) throws {
-        let value = Self.value(option)
-        for (arguments, environment, name) in [
-            (["--\(option.rawValue)"] + (option.isFlag ? [] : [value]), [:], option.spelled),
-            ([], [option.environment: value], option.environment),
-        ] {
-            guard
-                case .refuse(let text) = CommandLineOptions.parse(
-                    arguments: ["--router", "true"] + arguments, environment: environment)
-            else {
-                Issue.record("\(option)")
-                continue
-            }
-            #expect(text == "tproxy: \(name) is not available in this version")
         }
     }
 
