@@ -150,9 +150,12 @@ struct Routers: ~Copyable {
         settle(now)
     }
 
-    /// Why a question would fail that waits, if it does.
-    func wait(_ token: QuestionToken) -> QuestionFailure? {
-        guard let slot = questions.slot(of: token), questions[slot].phase == .waiting else { return nil }
+    /// Why a question would fail that waits, if it does. One that was asked in this very round has not been put to a router for
+    /// no reason but that.
+    func wait(_ token: QuestionToken, now: Int64) -> QuestionFailure? {
+        guard let slot = questions.slot(of: token), questions[slot].phase == .waiting,
+            questions[slot].deadline &- limits.waitingTimeoutMilliseconds < now
+        else { return nil }
         return whatIsMissing
     }
 

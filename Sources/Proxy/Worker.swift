@@ -267,7 +267,7 @@ final class Worker {
     /// Why a connection's question has not been put to a router, if it has one that waits.
     private func wait(_ slot: UInt32) -> QuestionFailure? {
         guard let question = connections[slot].question else { return nil }
-        return withRouters(question.role) { $0.wait(question) }
+        return withRouters(question.role) { $0.wait(question, now: now) }
     }
 
     // MARK: - Connections

@@ -223,16 +223,21 @@ struct RoutersQuestionTests {
         let desk = Desk.ready(RouterAbilities(maxInFlight: 1)) { $0.waitingTimeoutMilliseconds = 4000 }
         let asked = desk.ask(1)
         let waiting = desk.ask(2)
+        // Nobody has had a chance yet.
+        #expect(desk.routers.wait(waiting, now: desk.now) == nil)
         _ = desk.take()
-        #expect(desk.routers.wait(asked) == nil)
-        #expect(desk.routers.wait(waiting) == .overloaded)
-        desk.pass(4000)
+        desk.pass(1)
+        #expect(desk.routers.wait(asked, now: desk.now) == nil)
+        #expect(desk.routers.wait(waiting, now: desk.now) == .overloaded)
+        desk.pass(3999)
         #expect(desk.take() == [.fail(a(2), .overloaded)])
 
         let alone = Desk { $0.waitingTimeoutMilliseconds = 4000 }
         alone.routers.start(now: alone.now)
-        #expect(alone.routers.wait(alone.ask(1)) == .noRouter)
-        alone.pass(4000)
+        let forNobody = alone.ask(1)
+        alone.pass(1)
+        #expect(alone.routers.wait(forNobody, now: alone.now) == .noRouter)
+        alone.pass(3999)
         #expect(alone.take() == [spawn(1), .fail(a(1), .noRouter)])
     }
 
