@@ -58,12 +58,7 @@ struct Direction: ~Copyable {
     }
 
     /// Whether it passes through a router, or will.
-    var isRewritten: Bool {
-        switch rewriter {
-        case .some: true
-        case .none: false
-        }
-    }
+    var isRewritten: Bool { rewriter != nil }
 
     /// Whether bytes wait for the target.
     var holdsBytes: Bool {
@@ -74,24 +69,14 @@ struct Direction: ~Copyable {
     }
 
     /// The source is not read, for want of its rewriter or of somebody who wants to know: how long it is silent cannot be seen.
-    var isHeld: Bool {
-        switch rewriter {
-        case .some(let rewriter): rewriter.isDetaching || rewriter.isAwaited
-        case .none: false
-        }
-    }
+    var isHeld: Bool { rewriter.map { $0.isDetaching || $0.isAwaited } ?? false }
 
     /// The source has ended its side.
     var hasEnded: Bool { flow.hasEnded }
     /// Bytes that have been taken from the source.
     var taken: UInt64 { flow.moved &+ dropped }
     /// Its rewriter has left before it had read all that it was given: what follows would follow a hole.
-    var isBroken: Bool {
-        switch rewriter {
-        case .some(let rewriter): rewriter.hasLeftBytes
-        case .none: false
-        }
-    }
+    var isBroken: Bool { rewriter?.hasLeftBytes ?? false }
     /// Bytes that the target has taken.
     var moved: UInt64 {
         switch rewriter {
@@ -103,13 +88,13 @@ struct Direction: ~Copyable {
     /// Moves what can be moved now, at most a turn's share.
     mutating func pump(from source: inout Transport, to target: inout Transport, _ pools: inout Pools) -> Outcome {
         if endedEarly { return dropRest(source: &source, pools) }
-        guard rewriter != nil else { return Outcome(flow.pump(from: &source, to: &target, &pools)) }
-        let given = rewriter!.give(&flow, from: &source, &pools)
+        guard let rewriter else { return Outcome(flow.pump(from: &source, to: &target, &pools)) }
+        let given = rewriter.give(&flow, from: &source, &pools)
         switch given {
         case .sourceFailed, .targetFailed: return given
         case .waiting, .moreToDo, .finished: break
         }
-        switch rewriter!.take(to: &target, &pools) {
+        switch rewriter.take(to: &target, &pools) {
         case .targetFailed(let error): return .targetFailed(error)
         case .moreToDo: return .moreToDo
         case .finished: return leave(from: &source, to: &target, &pools)
@@ -150,35 +135,34 @@ struct Direction: ~Copyable {
     // MARK: - The rewriter
 
     /// It has dialled back.
-    mutating func arrived(_ socket: consuming Descriptor) {
-        if rewriter != nil { rewriter!.stream = Transport(socket, isRewriter: true) }
+    func arrived(_ socket: consuming Descriptor) {
+        rewriter?.stream = Transport(socket, isRewriter: true)
     }
 
     /// The end of its bytes, whenever it comes, is meant.
-    mutating func endSaid() { if rewriter != nil { rewriter!.isEndSaid = true } }
+    func endSaid() { rewriter?.isEndSaid = true }
 
     /// It is to get no more.
-    mutating func detaching() { if rewriter != nil { rewriter!.isDetaching = true } }
+    func detaching() { rewriter?.isDetaching = true }
 
     /// Something can be done with its socket.
-    mutating func note(_ readiness: Readiness) {
-        if rewriter != nil, rewriter!.stream != nil { rewriter!.stream!.note(readiness) }
+    func note(_ readiness: Readiness) {
+        if let rewriter, rewriter.stream != nil { rewriter.stream!.note(readiness) }
     }
 
     /// Has epoll watch its socket.
-    mutating func watch(_ poller: borrowing Poller, _ token: Token) throws(Errno) {
-        if rewriter != nil, rewriter!.stream != nil { try rewriter!.stream!.watch(poller, token) }
+    func watch(_ poller: borrowing Poller, _ token: Token) throws(Errno) {
+        if let rewriter, rewriter.stream != nil { try rewriter.stream!.watch(poller, token) }
     }
 
     /// Its bytes have ended, and nobody has said that they would: once, for asking whether it was meant.
-    mutating func takeUnexplainedEnd() -> Bool {
-        guard rewriter != nil else { return false }
-        return rewriter!.takeUnexplainedEnd()
+    func takeUnexplainedEnd() -> Bool {
+        rewriter?.takeUnexplainedEnd() ?? false
     }
 }
 
-/// A router's socket through which one direction passes.
-private struct Rewriter: ~Copyable {
+/// A router's socket through which one direction passes. On the heap: most directions have none, and idle ones are many.
+private final class Rewriter {
     /// Nil until it has dialled back.
     var stream: Transport?
     /// From the rewriter to the target.
@@ -199,7 +183,7 @@ private struct Rewriter: ~Copyable {
     init(ahead: consuming Buffer?) { output = Flow(startingWith: ahead) }
 
     /// Gives it what the source says.
-    mutating func give(
+    func give(
         _ flow: inout Flow, from source: inout Transport, _ pools: inout Pools
     ) -> Direction.Outcome {
         guard stream != nil, !isDeaf, !endPassedOn else { return .waiting }
@@ -219,7 +203,7 @@ private struct Rewriter: ~Copyable {
     }
 
     /// Gives the target what it says. `.finished`: the end of that, and it was meant.
-    mutating func take(to target: inout Transport, _ pools: inout Pools) -> Direction.Outcome {
+    func take(to target: inout Transport, _ pools: inout Pools) -> Direction.Outcome {
         guard stream != nil else {
             // What goes past it need not wait for it.
             if case .targetFailed(let error) = output.deliver(to: &target, &pools) { return .targetFailed(error) }
@@ -249,7 +233,7 @@ private struct Rewriter: ~Copyable {
     /// One that leaves reads to the end first, and gives on what it read: only then does the rest follow without a hole.
     var hasLeftBytes: Bool { isDetaching && hasEnded && (endedUnread || isDeaf || !endPassedOn) }
 
-    mutating func takeUnexplainedEnd() -> Bool {
+    func takeUnexplainedEnd() -> Bool {
         guard hasEnded, !isEndSaid, !isEndExplained else { return false }
         isEndExplained = true
         return true
