@@ -362,7 +362,7 @@ struct Routing: ~Copyable {
                 ask(.timeout, &around)
                 return .routing(self)
             }
-            if let wait { around.effects.remark = "no verdict: \(wait.words)" }
+            around.effects.remark = wait?.remark
             return undecided(wait.map { CloseReason($0) } ?? .verdictTimeout, &facts, &around)
         case .close(let reset):
             if isAsked { around.effects.asking = .withdraw }
@@ -551,11 +551,11 @@ struct Dialing: ~Copyable {
     /// What the client is sent ahead of anything from the remote.
     private var toClient: Buffer?
     /// On the heap: it is as large as all the rest, and relays have no use for it.
-    private final class Kept {
+    private final class VerdictBox {
         let verdict: RemoteVerdict
         init(_ verdict: RemoteVerdict) { self.verdict = verdict }
     }
-    private let kept: Kept
+    private let box: VerdictBox
     private var tried: [ErrorQuestion.Attempt] = []
     private var nextRemote = 0
     /// The client's bytes are the first thing that the remote hears.
@@ -567,7 +567,7 @@ struct Dialing: ~Copyable {
     private var remoteDeadline: Int64 = .max
 
     init(_ routing: consuming Routing, _ verdict: RemoteVerdict) {
-        kept = Kept(verdict)
+        box = VerdictBox(verdict)
         var parts = routing.take()
         var toRemote: Buffer?
         if let data = verdict.data {
@@ -589,7 +589,7 @@ struct Dialing: ~Copyable {
         instead verdict: RemoteVerdict, client: consuming Transport, toRemote: consuming Buffer?,
         toClient: consuming Buffer?, after failure: RemoteFailure
     ) {
-        kept = Kept(verdict)
+        box = VerdictBox(verdict)
         var bytes = toRemote
         if let data = verdict.data {
             bytes = nil
@@ -614,7 +614,7 @@ struct Dialing: ~Copyable {
 
     consuming func start(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
         // Through a rewriter they go, not past it.
-        isDirect = kept.verdict.isDirect && !facts.rewritten(by: kept.verdict).contains(.toRemote)
+        isDirect = box.verdict.isDirect && !facts.rewritten(by: box.verdict).contains(.toRemote)
         if !isDirect { toRemoteLater = toRemote.take() }
         guard reply(&facts, &around) else { return .closed(.clientReset) }
         return dialNext(&facts, &around)
@@ -671,14 +671,14 @@ struct Dialing: ~Copyable {
     }
 
     private consuming func dialNext(_ facts: inout Facts, _ around: inout Surroundings) -> Phase {
-        guard nextRemote < kept.verdict.remotes.count else {
+        guard nextRemote < box.verdict.remotes.count else {
             return Finishing.end(client, toClient.take(), .connectFailed, &facts, &around)
         }
-        let remote = kept.verdict.remotes[nextRemote]
+        let remote = box.verdict.remotes[nextRemote]
         nextRemote += 1
         facts.remote = remote
         facts.attempts += 1
-        let timeout = kept.verdict.connectTimeoutMilliseconds ?? around.settings.connectTimeoutMilliseconds
+        let timeout = box.verdict.connectTimeoutMilliseconds ?? around.settings.connectTimeoutMilliseconds
         remoteDeadline = around.now + Int64(timeout)
         guard let address = SocketAddress(remote) else {
             dialer = nil
@@ -691,7 +691,7 @@ struct Dialing: ~Copyable {
     private consuming func dial(
         _ addresses: [SocketAddress], _ facts: inout Facts, _ around: inout Surroundings
     ) -> Phase {
-        var made = Dialer(addresses, from: kept.verdict.bind.map(SocketAddress.init(_:)), token: facts.token)
+        var made = Dialer(addresses, from: box.verdict.bind.map(SocketAddress.init(_:)), token: facts.token)
         let progress = made.tryNext(&toRemote, around)
         dialer = consume made
         return advanced(progress, &facts, &around)
@@ -726,13 +726,13 @@ struct Dialing: ~Copyable {
     ) -> Phase {
         var remote = connected
         var first: Buffer?
-        if let version = kept.verdict.proxyProtocol {
+        if let version = box.verdict.proxyProtocol {
             first.append(
                 ProxyHeader.bytes(
                     version: version, client: facts.client.endpoint,
                     local: (try? Socket.localAddress(client.raw))?.endpoint, tls: client.tlsFacts))
         }
-        guard let arguments = kept.verdict.tls else {
+        guard let arguments = box.verdict.tls else {
             return relay(remote, ahead: first, toRemote.take() ?? toRemoteLater.take(), &facts, &around)
         }
         do throws(Errno) {
@@ -742,7 +742,7 @@ struct Dialing: ~Copyable {
             return failed(.reset, "\(error)", error, &facts, &around)
         }
         do throws(TLSFailure) {
-            remote.speak(try around.session(with: kept.verdict.remotes[nextRemote - 1], arguments, socket: remote.raw))
+            remote.speak(try around.session(with: box.verdict.remotes[nextRemote - 1], arguments, socket: remote.raw))
         } catch {
             return failed(.tls, error.message, nil, &facts, &around)
         }
@@ -775,9 +775,9 @@ struct Dialing: ~Copyable {
         facts.connectedAt = around.nowMicroseconds
         // What a near remote took with the connect; the flow counts the rest.
         facts.bytesToRemote = isDirect ? UInt64(max(0, toRemoteCount - first.count)) : 0
-        if !kept.verdict.replyBefore { toClient.append(kept.verdict.reply) }
+        if !box.verdict.replyBefore { toClient.append(box.verdict.reply) }
         let relaying = Relaying(
-            client: client, remote: remote, ahead: ahead, toRemote: first, toClient: toClient.take(), kept.verdict,
+            client: client, remote: remote, ahead: ahead, toRemote: first, toClient: toClient.take(), box.verdict,
             facts,
             &around)
         return relaying.run(&facts, &around)
@@ -788,14 +788,14 @@ struct Dialing: ~Copyable {
         _ kind: ErrorQuestion.Failure, _ why: String, _ error: Errno?, _ facts: inout Facts,
         _ around: inout Surroundings
     ) -> Phase {
-        let remote = kept.verdict.remotes[nextRemote - 1]
+        let remote = box.verdict.remotes[nextRemote - 1]
         let message = kind == .tls ? "TLS with \(remote): \(why)" : "connect to \(remote): \(why)"
         // Failover may go round often; a question's line tells of as many as one verdict can name.
         if tried.count == Limits.remotesMax { tried.removeFirst() }
         tried.append(.init(remote: remote, failure: kind, message: message))
         dialer = nil
         securing = nil
-        if nextRemote < kept.verdict.remotes.count { return dialNext(&facts, &around) }
+        if nextRemote < box.verdict.remotes.count { return dialNext(&facts, &around) }
         let failure = RemoteFailure(kind: kind, message: message, errno: error, remote: remote, attempts: tried)
         return Recovering.ask(
             client, toClient.take(), failure, byReset: false,

@@ -352,7 +352,7 @@ extension Routers {
             for position in lives.indices.reversed() {
                 if case .starting = lives[position].phase { sendAway(position, .terminate, now) }
             }
-            while let slot = questions.first(of: waiting) { failWaiting(slot) }
+            failAllWaiting()
             actions.append(.bootFailed(end))
             return
         }
@@ -466,9 +466,7 @@ extension Routers {
 
     /// Does what has become possible: fails those who wait in vain, lets retired routers go, starts those that are due, goes on reloading, ends a drain.
     mutating func settle(_ now: Int64) {
-        if isDeserted(now) {
-            for list in [suspects, waiting] { while let slot = questions.first(of: list) { failWaiting(slot) } }
-        }
+        if isDeserted(now) { failAllWaiting() }
         if phase == .draining, openCount == 0 { leave(now) }
         for seat in seats.indices {
             guard let proving = seats[seat].proving, let holder = seats[seat].holder,

@@ -323,6 +323,11 @@ struct Routers: ~Copyable {
         fail(slot, whatIsMissing)
     }
 
+    /// Ends all of them, suspects first, as when their time is up.
+    mutating func failAllWaiting() {
+        for list in [suspects, waiting] { while let slot = questions.first(of: list) { failWaiting(slot) } }
+    }
+
     private var whatIsMissing: QuestionFailure { anyHolder == nil ? .noRouter : .overloaded }
 
     mutating func enqueue(_ slot: Int32, in list: QuestionList, _ now: Int64) {

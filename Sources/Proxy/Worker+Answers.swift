@@ -90,7 +90,7 @@ extension Worker {
                 return false
             case .line(let incoming):
                 guard act(incoming, slot) else { return false }
-                if mindsDescriptors, links[slot].closePassed() { tellUnclaimed(slot) }
+                if links[slot].closePassed() { tellUnclaimed(slot) }
             }
         }
     }

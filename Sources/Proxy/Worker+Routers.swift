@@ -270,6 +270,9 @@ extension RouterNote.Level {
 }
 
 extension QuestionFailure {
+    /// As the log says it of a connection that gets no verdict for it.
+    var remark: String { "no verdict: \(words)" }
+
     /// As the log says it.
     var words: String {
         switch self {

@@ -386,7 +386,7 @@ final class Worker {
 
     /// A question ends without a verdict.
     func questionFailed(_ slot: UInt32, _ failure: QuestionFailure) {
-        if failure != .notImplemented { note(slot, "no verdict: \(failure.words)", CloseReason(failure)) }
+        if failure != .notImplemented { note(slot, failure.remark, CloseReason(failure)) }
         handle(slot, .routerFailed(CloseReason(failure)))
     }
 

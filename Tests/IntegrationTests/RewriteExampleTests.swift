@@ -74,18 +74,23 @@ extension IntegrationTests {
             return (server, "127.0.0.1:\(port)", large)
         }
 
+        /// Whole uploads of every kind behind two downloads, and all connections to their end.
+        private func expectUploads(_ proxy: TProxy, _ url: String) throws {
+            let (path, hash) = try upload()
+            for more in uploads {
+                let text = try curl(more + ["-T", path, url + "/up"])
+                #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
+            }
+            #expect(try proxy.accesses(4).allSatisfy { $0["reason"] == "done" })
+        }
+
         @Test("transparentrw.py: downloads, uploads with Expect and in chunks, and many requests on one connection")
         func transparent() throws {
             let (server, address) = try reporter()
-            let (path, hash) = try upload()
             try withExample("transparentrw.py", environment: ["REMOTE": address]) { proxy in
                 let url = "http://127.0.0.1:\(proxy.port)"
                 #expect(try curl([url + "/1", url + "/2"]).contains("GET /1"))
-                for more in uploads {
-                    let text = try curl(more + ["-T", path, url + "/up"])
-                    #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
-                }
-                #expect(try proxy.accesses(4).allSatisfy { $0["reason"] == "done" })
+                try expectUploads(proxy, url)
             }
             withExtendedLifetime(server) {}
         }
@@ -95,18 +100,13 @@ extension IntegrationTests {
             .enabled(if: hasNode, "Node.js 20 is missing"))
         func via() throws {
             let (server, address) = try reporter()
-            let (path, hash) = try upload()
             let example = Repository.root + "routers/node/examples/via.mjs"
             try withTProxy(router: "node '\(example)'", environment: ["REMOTE": address]) { proxy in
                 let url = "http://127.0.0.1:\(proxy.port)"
                 let answers = try curl(["-i", url + "/1", url + "/2"])
                 #expect(answers.hasPrefix("HTTP/1.1 200 OK\r\nVia: 1.1 tproxy\r\n"), "\(answers)")
                 #expect(answers.matches(of: /Via: 1.1 tproxy/).count == 1 && answers.contains("GET /2"), "\(answers)")
-                for more in uploads {
-                    let text = try curl(more + ["-T", path, url + "/up"])
-                    #expect(text == "PUT /up 127.0.0.1:\(proxy.port) 5000000 \(hash)", "\(text)")
-                }
-                #expect(try proxy.accesses(4).allSatisfy { $0["reason"] == "done" })
+                try expectUploads(proxy, url)
             }
             withExtendedLifetime(server) {}
         }
